@@ -104,7 +104,10 @@ def measure_quick(rows: int) -> None:
         for model in fold.models.values():
             if isinstance(model, kernels.FittedKernels):
                 seen = kernels.Similarity.of(encoded, None, table=True)
-                plain = kernels._total(kernels._kernels(seen, model.model.train), model.model.shares) @ model.model.dual[:, 0]
+                plain = (
+                    kernels._total(kernels._kernels(seen, model.model.train), model.model.shares)
+                    @ model.model.dual[:, 0]
+                )
                 apart = np.abs(model.model.predict(seen) - model.model.bias - plain)
                 found = max(found, float((apart / np.abs(plain)).max()))
     print(f"kernel ridge apart from the plain sum, relative: {found:.1e}")

@@ -22,9 +22,11 @@ from mixfit.auto.planning import RunPlan
 from mixfit.auto.timetable import Timetable
 from mixfit.cli import main
 from mixfit.config import TrainConfig
+from mixfit.data.photos.scores import PhotoScores
 from mixfit.errors import ResourceError, Stopped
 from mixfit.models.linear import Constant, Linear
 from mixfit.models.trees import BoostedTrees
+from mixfit.runs.scoring import predict_table
 from mixfit.training.callbacks.control import TimeBudget
 
 LEAST = {"constant", "linear, table"}
@@ -160,6 +162,34 @@ def test_photos_that_no_model_has_time_for_are_not_looked_at_without_a_limit_eit
     told = "photos: what is learnt from them takes too long for the budget of preset quick"
     assert f" skipped: {told}" in said.getvalue()
     assert any(one.startswith(told) for one in reported(run))
+
+
+def test_scores_of_photos_that_no_model_has_time_for_are_not_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trees and networks take them, linear models and kernels use photos without."""
+    monkeypatch.setattr(planning, "fixed_seconds", lambda sizes, _: 1e6 if sizes.photos and sizes.scores else 0.0)
+    monkeypatch.setattr(PhotoScores, "fit", pytest.fail)
+    said = io.StringIO()
+    run = recipe.fit(
+        photo_table(tmp_path / "t"),
+        target="y",
+        data=replace(QUICK_DATA, cache_gb=0.0),
+        model=QUICK_MODEL,
+        train=TrainConfig(preset="quick", epochs=1, folds=2, refit=True),
+        out=tmp_path / "runs",
+        console=Console(file=said, width=500),
+    )
+    simple = {f"{kind}, {sees}" for kind in ("linear", "kernel ridge") for sees in ("table", "table and photos")}
+    of_table = {"constant", "boosted trees, table", "network, table"}
+    assert names(run) == simple | of_table | {"linear, photos"}
+    for name in ("boosted trees, table and photos", "network, table and photos"):
+        (sentence,) = (one for one in reported(run) if one.startswith(f"{name}: "))
+        assert sentence.endswith("too long for the budget of preset quick (30 s)")
+        assert f" skipped: {sentence}" in said.getvalue()
+    assert all(fold.encoder.photos is None for fold in run.predictor.folds)  # type: ignore[union-attr]
+    found = predict_table(run.folder, tmp_path / "t" / "table.csv", console=QUIET)
+    assert len(found) == 60
 
 
 def test_photos_whose_features_are_in_the_cache_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,9 +149,12 @@ SENTENCES = {
         "The photos are used because they lowered {by}, but a claim needs at least 8 % (400 rows; {test} < 0.001), "
         f"so they are not claimed to help. {APART}"
     ),
-    (0.02, 0.5): "The photos are not used: they lower {by}, but this is within noise (400 rows; {test} = 0.30).",
+    (0.006, 0.5): (
+        "The photos are used because they lowered {by}, but this is within noise (400 rows; {test} = 0.44), "
+        f"so they are not claimed to help. {APART}"
+    ),
     (-0.02, 0.5): "The photos are not used: they raise {by} (400 rows).",
-    (0.0004, 0.0001): (
+    (0.004, 0.0001): (
         "The photos are not used: they hardly change the out-of-fold loss compared with the blend without photos "
         "(400 rows)."
     ),

@@ -134,10 +134,10 @@ def test_models_come_back_from_their_arrays(classes: int) -> None:
     arrays = model.arrays()
     again = KernelModel.read(arrays, (2, 1, 0), classes=classes)
     np.testing.assert_array_equal(again.predict(rows), model.predict(rows))
-    with pytest.raises(DataError, match="model.dual"):
+    with pytest.raises(DataError, match=r"model\.dual"):
         KernelModel.read(arrays, (2, 1, 0), classes=4)
     if classes:
-        with pytest.raises(DataError, match="'model.sharpness' is missing"):
+        with pytest.raises(DataError, match=r"'model\.sharpness' is missing"):
             KernelModel.read({k: v for k, v in arrays.items() if k != "model.sharpness"}, (2, 1, 0), classes=classes)
         assert arrays["model.dual"].shape == (90, 3)
     else:

@@ -210,7 +210,7 @@ def train_blend(
     few = len(mixed.split.train) + len(mixed.split.valid) <= SMALL
     encoding = timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes)))
     with encoding, one_thread() if few else nullcontext():
-        folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing)
+        folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing, scores=run_plan.scores)
     if texts:
         columns = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
         seconds = time.perf_counter() - started

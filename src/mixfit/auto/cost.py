@@ -16,7 +16,7 @@ from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.models.kernels import EXACT_ROWS, LANDMARKS, KernelRidge
 from mixfit.models.linear import WIDE, Constant, Linear
-from mixfit.models.model import Model, Sees, looks, reads
+from mixfit.models.model import AXES_ROWS, Model, Sees, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
 from mixfit.models.trees import BoostedTrees
@@ -65,6 +65,8 @@ class Sizes:
     """Photo files."""
     features: int = 0
     """Numbers that describe a photo; 0 without features."""
+    scores: bool = True
+    """Whether scores of photos are learnt."""
     photo_work: float = 0.0
     """Billions of operations of the image network for a photo."""
 
@@ -226,13 +228,13 @@ def _kept_rows(s: Sizes) -> int:
 def _kernels(sees: Sees, s: Sizes) -> Work:
     few, more, kept = min(s.fit, 600), min(s.fit, 1_000), _kept_rows(s)
     kernels = 2 * ("table" in sees or reads(sees)) + 2 * (s.categories > 0 and "table" in sees) + 2 * looks(sees)
-    # Landmarks: a triangular solution and a product for every row.
-    solve = kept**3 if kept == s.fit else 2 * kept**3 + 6 * s.fit * kept**2
+    # Landmarks: a triangular solution and a product of each row, which are faster than factoring.
+    solve = kept**3 if kept == s.fit else 1.4 * kept**2 * (kept + s.fit)
     return {
         "kernel search": few**3 * max(kernels, 1) / _MILLION,
         "kernel eigenvalues": more**3 / _MILLION,
         "kernel solve": solve / _MILLION,
-        "kernel pairs": s.fit * kept * _kernel_columns(sees, s) / _MILLION,
+        "kernel pairs": s.fit * kept * (40 * kernels + _kernel_columns(sees, s)) / _MILLION,
     }
 
 
@@ -298,13 +300,15 @@ def _network(model: Network, s: Sizes) -> Work:
 
 
 def shared_work(s: Sizes) -> Work:
-    """The work of what the models of all folds share: encoded rows, features of texts, components of photos."""
+    """The work of what models share in all folds: encoded rows, features of texts, components and scores of photos."""
     rows = s.rows + s.test
-    narrow = min(s.fit, s.features)
+    narrow, learnt = min(s.fit, s.features), min(s.fit, AXES_ROWS)
     return {
         "folds": s.folds,
         "encoding": s.folds * rows * s.columns / _MILLION,
-        "components": s.folds * s.fit * s.features * min(narrow, 600) / _MILLION,
+        "components": s.folds * learnt * s.features * min(narrow, 600) / _MILLION,
+        "photo products": s.scores * s.folds * s.fit * s.features * narrow / _MILLION,
+        "photo solutions": s.scores * s.folds * narrow**3 / _MILLION,
         **text_work(s),
     }
 

@@ -29,7 +29,8 @@ from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
 from mixfit.data.photos.store import ImageFiles
-from mixfit.models.linear import Constant
+from mixfit.models.kernels import KernelRidge
+from mixfit.models.linear import Constant, Linear
 from mixfit.models.model import Model, looks
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
@@ -53,6 +54,8 @@ class RunPlan:
     """Whether photos are used."""
     texts: bool = True
     """Whether columns of text are used."""
+    scores: bool = True
+    """Whether scores of photos are learnt."""
     notes: tuple[str, ...] = ()
     """What is left out for the time limit besides models, one sentence each."""
     budget: str = ""
@@ -164,6 +167,11 @@ def plan_run(
     possible = within_memory(plan, sizes, available_bytes())
     pace = 1.0 if timetable.limit is None else timetable.pace
     plan = within(possible, sizes, share * seconds, limit=budget, pace=pace)
+    if timetable.limit is None and frozen and not any(takes_scores(one) for one in plan.models):
+        # The time of the scores of photos, which then nobody needs, goes to models that do without.
+        sizes = replace(sizes, scores=False)
+        seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
+        plan = within(_without_takers(possible, plan), sizes, share * seconds, limit=budget)
     if timetable.limit is None and frozen and _looks(possible) and not _looks(plan):
         # Without the features of photos, which then nobody needs, there may be time for more models of the table.
         use_photos, photo_seconds, sizes = False, 0.0, replace(sizes, photos=0, features=0)
@@ -176,10 +184,24 @@ def plan_run(
         sizes=sizes,
         photo_seconds=photo_seconds,
         photos=use_photos,
+        scores=sizes.scores,
         texts=use_texts,
         notes=tuple(notes),
         budget=budget,
     )
+
+
+def takes_scores(model: Model) -> bool:
+    """Whether a model uses the scores of photos; a model of the user may."""
+    return "photos" in model.sees and not isinstance(model, Linear | KernelRidge)
+
+
+def _without_takers(possible: Plan, plan: Plan) -> Plan:
+    """The possible models that use no scores of photos, when ``plan`` leaves out all that do."""
+    takers = {one.name for one in possible.models if takes_scores(one)}
+    why = [sentence for sentence in plan.left_out if sentence.partition(":")[0] in takers]
+    others = tuple(one for one in possible.models if one.name not in takers)
+    return replace(possible, models=others, left_out=(*possible.left_out, *why))
 
 
 def _looks(plan: Plan) -> bool:

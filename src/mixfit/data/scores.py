@@ -4,6 +4,7 @@ In: the numbers of the training rows of a fold (terms of texts, embeddings, feat
 weights, and for the training rows the scores of models that were fitted without them, so that other models do not trust
 the scores more than they deserve."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ _MOST_ROWS = 20_000
 """Training rows that scores are learnt from, drawn by units if there are more; scores of the others do not know them
 either."""
 _EXACT_ROWS = 2_500
-"""Number of training rows up to which the ridge regression is solved exactly; above, by conjugate gradients."""
+"""Number of training rows up to which the ridge regression is solved by the products of rows; above, by those of terms,
+or of sparse terms by conjugate gradients."""
 _SEARCHED_ROWS = 600
 """Largest number of rows for the choice of the penalty; it hardly depends on the number of rows."""
 _INNER_FOLDS = 5
 _STRENGTHS = np.logspace(-1.5, 2, 15)
 _TOLERANCE, _STEPS = 1e-3, 200  # of the conjugate gradients
+_NOTHING = 1e-12
 
 
 def goals_of(truth: np.ndarray, classes: int, weight: np.ndarray | None) -> Float[np.ndarray, "rows scores"]:
@@ -96,26 +99,84 @@ def _ridge(
     drawn = np.sort(np.random.default_rng(seed).permutation(len(goals))[:_SEARCHED_ROWS])
     near = _products(terms[drawn])
     strength = _best_strength(near, goals[drawn], counts[drawn], fold[drawn])
+    if len(goals) <= _EXACT_ROWS:
+        return _by_rows(_products(terms), terms, goals, counts, fold, strength)
+    if isinstance(terms, np.ndarray):
+        return _by_terms(terms, goals, counts, fold, strength)
     without = np.zeros(goals.shape)
-    exact = len(goals) <= _EXACT_ROWS
-    near = _products(terms) if exact else near
+    for rows in _others(fold):
+        weights = _descended(terms[rows], goals[rows], counts[rows], strength)
+        without[~rows] = terms[~rows] @ weights - mean_of(terms[rows], counts[rows]) @ weights
+    return _descended(terms, goals, counts, strength), without
+
+
+def _others(fold: Int64[np.ndarray, " rows"]) -> Iterator[Bool[np.ndarray, " rows"]]:
+    """The rows beyond each inner fold; nothing of a single one."""
     for number in np.unique(fold):
         rows = fold != number
-        if not rows.any():  # a single group
-            continue
-        if exact:
-            inside, across, aims = _aroundmean_of(near, goals, counts, rows)
-            without[~rows] = across @ _solved(inside, aims, counts[rows], strength)
-        else:
-            weights = _descended(terms[rows], goals[rows], counts[rows], strength)
-            without[~rows] = terms[~rows] @ weights - mean_of(terms[rows], counts[rows]) @ weights
-    if not exact:
-        return _descended(terms, goals, counts, strength), without
+        if rows.any():
+            yield rows
+
+
+def _by_rows(
+    near: Float[np.ndarray, "rows rows"],
+    terms: Any,
+    goals: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    fold: Int64[np.ndarray, " rows"],
+    strength: float,
+) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, "rows goals"]]:
+    """``_ridge`` from the products of rows, ``near``."""
+    without = np.zeros(goals.shape)
+    for rows in _others(fold):
+        inside, across, aims = _aroundmean_of(near, goals, counts, rows)
+        without[~rows] = across @ _solved(inside, aims, counts[rows], strength)
     everything = np.ones(len(goals), dtype=bool)
     inside, _, aims = _aroundmean_of(near, goals, counts, everything)
     dual = _solved(inside, aims, counts, strength)
     share = (counts / counts.sum())[:, None]
     return terms.T @ (dual - share * dual.sum(axis=0)), without
+
+
+def _by_terms(
+    terms: Float[np.ndarray, "rows terms"],
+    goals: Float[np.ndarray, "rows goals"],
+    counts: Float[np.ndarray, " rows"],
+    fold: Int64[np.ndarray, " rows"],
+    strength: float,
+) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, "rows goals"]]:
+    """``_ridge`` from the weighted products of terms and goals, which are summed once for each inner fold."""
+    columns = [terms, goals, np.ones((len(goals), 1))]
+    parts, width = {}, terms.shape[1]
+    for number in np.unique(fold):
+        inside = fold == number
+        some = np.concatenate([part[inside] for part in columns], axis=1) * np.sqrt(counts[inside])[:, None]
+        parts[number] = some.T @ some
+    whole = np.sum(list(parts.values()), axis=0)
+    without = np.zeros(goals.shape)
+    for number, part in parts.items():
+        if len(parts) > 1:
+            weights, mean = _of_products(whole - part, width, strength)
+            without[fold == number] = (terms[fold == number] - mean) @ weights
+    return _of_products(whole, width, strength)[0], without
+
+
+def _of_products(
+    products: Float[np.ndarray, "columns columns"], width: int, strength: float
+) -> tuple[Float[np.ndarray, "terms goals"], Float[np.ndarray, " terms"]]:
+    """Weights of a ridge regression with an intercept, and the mean of the terms.
+
+    Args:
+        products: weighted ones of all columns with each other: terms, goals, and a column of ones.
+        width: number of terms.
+    """
+    from scipy.linalg import solve
+
+    mean = products[:-1, -1] / max(float(products[-1, -1]), _NOTHING)
+    around = products[:-1, :-1] - np.outer(mean, products[:-1, -1])
+    around[np.arange(width), np.arange(width)] += strength
+    found: np.ndarray = solve(around[:width, :width], around[:width, width:], assume_a="pos")
+    return found, mean[:width]
 
 
 def _products(terms: Any) -> Float[np.ndarray, "rows rows"]:
@@ -184,9 +245,6 @@ def _descended(
 ) -> Float[np.ndarray, "terms goals"]:
     from sklearn.linear_model import Ridge
 
-    if isinstance(terms, np.ndarray):
-        model = Ridge(strength, solver="cholesky")
-    else:
-        model = Ridge(strength, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
+    model = Ridge(strength, solver="sparse_cg", tol=_TOLERANCE, max_iter=_STEPS)
     found: np.ndarray = model.fit(terms, goals, counts).coef_
     return found.reshape(goals.shape[1], terms.shape[1]).T

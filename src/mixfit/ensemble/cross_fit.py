@@ -242,13 +242,14 @@ class Fits(Protocol):
         """End the fits of a model that nobody waits for any more."""
 
 
-def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False) -> FittedFolds:
+def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False, scores: bool = True) -> FittedFolds:
     """Fit what the models share on the training rows of each fold of ``data.folds``.
 
     Args:
         data: with features instead of pixels, if it has photos.
         validation: hold out validation rows from the training rows of each fold, for callbacks that choose by them.
             No network ever sees the out-of-fold rows of its fold.
+        scores: learn scores of photos, which trees and networks take.
     """
     plan, photos = data.folds(count, seed=seed), photo_means(data)
     notes = data.ties.joined(plan.rows, share=1 / count).notes
@@ -260,7 +261,15 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
         network_rows = plan.validation(place, VALIDATION, seed=seed) if validation else None
         inside = np.flatnonzero(np.isin(plan.rows, fit_rows))
         times = None if plan.times is None else plan.times.take(inside)
-        fold = make_fold(data, fit_rows, photos, seed=seed + place, unit=plan.unit[inside], network_rows=network_rows)
+        fold = make_fold(
+            data,
+            fit_rows,
+            photos,
+            seed=seed + place,
+            unit=plan.unit[inside],
+            network_rows=network_rows,
+            scores=scores,
+        )
         return replace(fold, times=times, gap=plan.gap)
 
     weight = data.arrays.weight
@@ -289,6 +298,7 @@ def make_fold(
     seed: int,
     unit: np.ndarray | None = None,
     network_rows: tuple[np.ndarray, ...] | None = None,
+    scores: bool = True,
 ) -> Fold:
     """Fit everything that the models of one fold share on its training rows.
 
@@ -296,6 +306,7 @@ def make_fold(
         photos: of all rows.
         unit: of each training row; by default each row is a unit.
         network_rows: training and validation rows of networks, among the rows to fit on; by default all and none.
+        scores: learn scores of photos.
     """
     weight = None if data.arrays.weight is None else data.arrays.weight.numpy()[fit_rows]
     fitted_on = data.table.select(fit_rows)
@@ -304,13 +315,13 @@ def make_fold(
     unit = np.arange(len(fit_rows)) if unit is None else unit
     truth, classes = data.arrays.target.numpy()[fit_rows], len(data.target.classes or ())
     scored: Any = {"classes": classes, "weight": weight, "unit": unit, "seed": seed}
-    text = own_text = scores = own_scores = None
+    text = own_text = of_photos = own_scores = None
     if texts := data.schema.names("text"):
         embedder = None if data.text is None else data.text.embedder
         text, own_text = TextFeatures.fit(fitted_on, texts, truth, embedder=embedder, **scored)
-    if photos.values is not None:
-        scores, own_scores = PhotoScores.fit(take(photos.values, fit_rows), photos.seen[fit_rows], truth, **scored)
-    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text, photos=scores)
+    if photos.values is not None and scores:
+        of_photos, own_scores = PhotoScores.fit(take(photos.values, fit_rows), photos.seen[fit_rows], truth, **scored)
+    encoder = RowEncoder.fit(fitted_on, data.schema, preprocessor, weight, text=text, photos=of_photos)
     encoded = encoder.encode(data.table, photos, arrays=arrays)
     if encoded.text is not None:
         encoded.text[fit_rows] = own_text
@@ -343,7 +354,7 @@ def make_fold(
             text_mask=None if encoded.text_seen is None else torch.from_numpy(encoded.text_seen),
             photo_scores=None if encoded.photo_scores is None else torch.from_numpy(encoded.photo_scores),
         ),
-        scores=scores,
+        scores=of_photos,
         batch_size=default_batch_size(len(fit_rows)),
         seed=seed,
     )
@@ -478,7 +489,8 @@ def refit(
     """
     rows = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
     every = [*folds.folds, *([] if folds.final is None else [folds.final])]
-    fold = make_fold(data, rows, photo_means(data), seed=every[0].seed + len(every), unit=data.ties.joined(rows).unit)
+    unit, scores = data.ties.joined(rows).unit, any(one.encoder.photos is not None for one in every)
+    fold = make_fold(data, rows, photo_means(data), seed=every[0].seed + len(every), unit=unit, scores=scores)
     times = None if data.split_time is None else Times.of(data.table.select(rows)[data.split_time])
     fold = replace(fold, rows=replace(fold.rows, pixels=every[0].rows.pixels), times=times, gap=folds.plan.gap)
     if keeper is not None:

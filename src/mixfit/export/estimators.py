@@ -23,7 +23,6 @@ from mixfit.export.ops import (
     column,
     columns,
     const,
-    flat,
     repeated,
     softmax,
     take,

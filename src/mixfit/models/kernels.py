@@ -106,7 +106,7 @@ class KernelModel:
     sharpness: float | None = None
     """Factor of the outputs in the softmax of classes; None for numbers."""
 
-    def predict(self, rows: Similarity) -> Float[np.ndarray, "rows *classes"]:
+    def predict(self, rows: Similarity) -> Float[np.ndarray, "rows ..."]:
         """float64 numbers ``(rows,)``, or probabilities ``(rows, classes)``.
 
         The sums over training rows of the kernels that are linear in the numbers or in the indicators of levels are
@@ -139,7 +139,7 @@ class KernelModel:
                         found[some] += (kernel.mul_(levels) @ torch.from_numpy(dual[with_levels])).numpy()
         return self._linked(found)
 
-    def _linked(self, found: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows *classes"]:
+    def _linked(self, found: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
         """Predictions from outputs."""
         bounded = found if self.bounds is None else np.clip(found, *self.bounds)
         return bounded[:, 0] if self.sharpness is None else softmax(self.sharpness * bounded, axis=1)
@@ -150,7 +150,7 @@ class KernelModel:
         photos: Float[np.ndarray, "galleries components"],
         cells_of: Int64[np.ndarray, " rows"],
         photos_of: Int64[np.ndarray, " rows"],
-    ) -> Float[np.ndarray, "rows *classes"]:
+    ) -> Float[np.ndarray, "rows ..."]:
         """As ``predict``, for rows made of table parts and photo parts.
 
         A product of two kernels, summed over the training rows, is a matrix product over all pairs of arguments, so
@@ -195,9 +195,7 @@ class KernelModel:
         return {f"model.{name}": values for name, values in found.items()}
 
     @classmethod
-    def read(
-        cls, arrays: Mapping[str, np.ndarray], widths: tuple[int, int, int], *, classes: int = 0
-    ) -> "KernelModel":
+    def read(cls, arrays: Mapping[str, np.ndarray], widths: tuple[int, int, int], *, classes: int = 0) -> "KernelModel":
         """Read the output of ``arrays``.
 
         Args:
@@ -340,9 +338,7 @@ def fit_kernels(
         train = rows.take(np.sort(drawn[:LANDMARKS]))
         dual = _dual_of_landmarks(rows, train, shares, goal, roots, strength)
     known = values[counts > 0]
-    return KernelModel(
-        train=train, dual=dual, shares=shares, bias=bias, bounds=bounds_of(known), sharpness=sharpness
-    )
+    return KernelModel(train=train, dual=dual, shares=shares, bias=bias, bounds=bounds_of(known), sharpness=sharpness)
 
 
 def _weighted(
@@ -402,7 +398,7 @@ def _sharpness(
     return float(np.exp(best.x))
 
 
-def bounds_of(truth: Float[np.ndarray, "rows *outputs"]) -> tuple[float, float]:
+def bounds_of(truth: Float[np.ndarray, "rows ..."]) -> tuple[float, float]:
     """Bounds of predictions: the range of the training targets and as much again on both sides."""
     low, high = float(truth.min()), float(truth.max())
     return low - (high - low), high + (high - low)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from mixfit.choices import Task
-from mixfit.data.arrays import sampled, whole_or_parts
+from mixfit.data.arrays import whole_or_parts
 from mixfit.data.dataset import FeatureTable, ImageSource
 from mixfit.data.load import MixedData
 from mixfit.data.photos.records import Cache
@@ -157,7 +157,7 @@ class Components:
     ) -> "Components":
         """Learn from the training rows with a photo; without any, there are no components.
 
-        Of more rows than an array in memory holds, it learns from some, drawn at random.
+        Of more than ``AXES_ROWS`` rows it learns from some, drawn at random.
 
         Args:
             most: largest number of components; fewer if the rank is lower.
@@ -166,7 +166,9 @@ class Components:
         """
         from sklearn.utils.extmath import randomized_svd, svd_flip
 
-        rows = sampled(np.flatnonzero(seen), 4 * photos.shape[1], seed)
+        rows = np.flatnonzero(seen)
+        if len(rows) > AXES_ROWS:
+            rows = np.sort(np.random.default_rng(seed).choice(rows, AXES_ROWS, replace=False))
         values = photos[rows].astype(np.float64)
         if not len(values) or not np.ptp(values, axis=0).any():
             return cls(mean=np.zeros(photos.shape[1], np.float32), axes=np.zeros((0, photos.shape[1]), np.float32))
@@ -222,6 +224,8 @@ class Components:
 
 _MOST_COMPONENTS = 120
 """The largest number that any of our models uses."""
+AXES_ROWS = 6_000
+"""Largest number of rows that the axes are learnt from: three for each of 2,000 features, of which few are kept."""
 _FEW = 600
 """Number of rows, or of features, up to which components are exact."""
 _ROUNDING = 1e-6

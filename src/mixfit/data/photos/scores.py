@@ -58,10 +58,13 @@ class PhotoScores:
             nothing = np.zeros((values.shape[1], scores), dtype=np.float32)
             return cls(projection=nothing, middle=nothing[0]), np.zeros((len(truth), scores), dtype=np.float32)
         counts /= counts.mean()
-        middle, scale = pareto_scale(values[rows], counts)
-        scaled = (values[rows] - middle) / scale
-        length = np.sqrt(max(float(np.average((scaled**2).sum(axis=1), weights=counts)), _ROUNDING**2))
-        scale, scaled = scale * length, scaled / length
+        scaled = values[rows].astype(np.float64)
+        middle, scale = pareto_scale(scaled, counts)
+        scaled -= middle
+        scaled /= scale
+        length = np.sqrt(max(float(counts @ (scaled**2).sum(axis=1) / counts.sum()), _ROUNDING**2))
+        scale *= length
+        scaled /= length
         goals = goals_of(truth[rows], classes, counts)
         weights, held_out = held_out_scores(scaled, goals, counts, fold[rows], seed)
         projection = (weights / scale[:, None]).astype(np.float32)
@@ -111,7 +114,8 @@ def pareto_scale(
     Divided by the root (Pareto scaling, van den Berg et al. 2006, BMC Genomics 7:142), columns of early stages, which
     vary many times more than those of the last layer, do not outweigh these, and columns that hardly vary do not count
     as much as all others (docs/LOG.md)."""
-    middle = np.average(values, axis=0, weights=counts)
-    spread = np.sqrt(np.average((values - middle) ** 2, axis=0, weights=counts))
+    share = counts / counts.sum()  # products with it take a tenth of the time of np.average
+    middle = share @ values
+    spread = np.sqrt(share @ (values - middle) ** 2)
     varies = spread > _ROUNDING * max(float(spread.max(initial=0.0)), _ROUNDING)
     return middle, np.sqrt(np.where(varies, spread, np.inf))
