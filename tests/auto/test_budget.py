@@ -1,5 +1,6 @@
 """What a run costs by sizes alone, and how a plan is shortened to a budget."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -149,6 +150,22 @@ def test_a_shortened_network_trains_fewer_epochs_and_trees_are_fewer() -> None:
     assert replace(network, most_epochs=3).epochs(500) == 3
     assert network.epochs(500) == replace(network, most_epochs=99).epochs(500) == 20
     assert replace(BoostedTrees(), most_rounds=40).rounds(800, 20, 1) == 40 < BoostedTrees().rounds(800, 20, 1)
+
+
+def test_a_shortened_kernel_ridge_regression_keeps_fewer_rows() -> None:
+    large = replace(SIZES, rows=40_000)
+    every = replace(plan(), models=(Constant(), Linear(), KernelRidge()))
+    needed = sum(model_seconds(one, large) for one in every.models)
+    found = within(every, large, 0.6 * needed, limit="the budget")
+    (sentence,) = found.shortened
+    said = re.fullmatch(r"kernel ridge, table: it keeps ([\d,]+) of 32,000 training rows, for the budget", sentence)
+    assert said is not None
+    kept = int(said[1].replace(",", ""))
+    assert [one.kept(32_000) for one in found.models if isinstance(one, KernelRidge)] == [kept]
+    assert kept < KernelRidge().kept(32_000)
+    assert KernelRidge(most_kept=kept).kept(100) == KernelRidge().kept(100) == 100
+    assert sum(model_seconds(one, large) for one in found.models) <= 0.6 * needed
+    assert whole(KernelRidge(most_kept=kept)).most_kept is None
 
 
 def test_models_that_do_not_fit_in_memory_are_left_out() -> None:

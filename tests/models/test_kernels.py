@@ -150,14 +150,12 @@ def test_landmarks_are_ridge_regression_on_their_kernels(
     classes: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against scikit-learn's ridge regression on the kernels, whitened by the root of those of the landmarks."""
-    monkeypatch.setattr(kernels_module, "EXACT_ROWS", 100)
-    monkeypatch.setattr(kernels_module, "LANDMARKS", 60)
     monkeypatch.setattr(kernels_module, "_LANDMARK_BLOCK", 60 * 77)  # four blocks, the last one smaller
     rows, truth = of_classes(250, 0)
     new, _ = of_classes(40, 1)
     weight = np.random.default_rng(3).uniform(0.2, 3.0, 250) if weighted else None
     values = np.eye(3)[truth] if classes else (truth + rows.numbers[:, 0])[:, None]
-    model = fit_kernels(rows, truth if classes else values[:, 0], weight, classes=classes, seed=4)
+    model = fit_kernels(rows, truth if classes else values[:, 0], weight, classes=classes, kept=60, seed=4)
     assert len(model.train.numbers) == 60
 
     def kernel(some: Similarity) -> np.ndarray:
@@ -178,21 +176,19 @@ def test_landmarks_are_ridge_regression_on_their_kernels(
     assert sorted(reached)[0] < 1e-5 < 1e-3 < sorted(reached)[1]
 
 
-def test_as_many_landmarks_as_rows_are_kernel_ridge_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_almost_all_rows_as_landmarks_are_almost_kernel_ridge_itself() -> None:
     rows, truth = of_classes(150, 0)
     new, _ = of_classes(50, 1)
-    exact = fit_kernels(rows, truth, classes=3)
-    monkeypatch.setattr(kernels_module, "EXACT_ROWS", 100)
-    found = fit_kernels(rows, truth, classes=3)
-    assert len(found.train.numbers) == 150
-    np.testing.assert_allclose(found.predict(new), exact.predict(new), atol=1e-4)
+    exact = fit_kernels(rows, truth, classes=3).predict(new)
+    found = fit_kernels(rows, truth, classes=3, kept=149)
+    assert len(found.train.numbers) == 149
+    assert np.abs(found.predict(new) - exact).mean() < 0.01
+    assert np.abs(fit_kernels(rows, truth, classes=3, kept=30).predict(new) - exact).mean() > 0.01
 
 
-def test_more_rows_than_landmarks_are_worth_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels_module, "EXACT_ROWS", 100)
-    monkeypatch.setattr(kernels_module, "LANDMARKS", 80)
+def test_more_rows_than_landmarks_are_worth_something() -> None:
     rows, truth = of_classes(2_000, 0)
     new, unseen = of_classes(1_000, 1)
     few = fit_kernels(rows.take(np.arange(80)), truth[:80], classes=3)
-    many = fit_kernels(rows, truth, classes=3)
+    many = fit_kernels(rows, truth, classes=3, kept=80)
     assert log_loss(unseen, many.predict(new)) < 0.9 * log_loss(unseen, few.predict(new))

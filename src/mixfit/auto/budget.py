@@ -17,7 +17,7 @@ from mixfit.choices import Preset
 from mixfit.evaluation.explain import LEAST_BACKGROUND, affordable_background
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant, Linear
-from mixfit.models.model import Model
+from mixfit.models.model import Model, looks
 from mixfit.models.network import Network
 from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import TREES
@@ -70,8 +70,8 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
     """The plan shortened until its models cost at most ``seconds``, the costliest of least promise first.
 
     A network trains fewer epochs, to a fifth of its cost at least; boosted trees are chosen on one inner fold, then
-    grow fewer trees, then of one kind only. If that does not suffice, a model is left out, and the others are shortened
-    anew. The constant and one simple model stay.
+    grow fewer trees, then of one kind only; kernel ridge regression keeps fewer rows. If that does not suffice, a model
+    is left out, and the others are shortened anew. The constant and one simple model stay.
 
     Args:
         seconds: for all models together.
@@ -127,6 +127,8 @@ def _promise(model: Model, models: Sequence[Model]) -> float:
             return matters
         case Network() if model.tuned:
             return 0.7 * matters
+        case KernelRidge() if looks(model.sees):  # the best of the cheap models of photos
+            return 3.0 * matters
         case Network() | KernelRidge():
             return matters
         case _:
@@ -156,6 +158,11 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
             tries += _fewer_trees(
                 single, int(most * share), most, f"{_ONE_SETTING}, {_ONE_FOLD}" if cheaper else _ONE_FOLD
             )
+    elif isinstance(model, KernelRidge):
+        most = model.kept(s.fit)
+        for kept in (2_000, 1_500, 1_000, 700):
+            if kept < most:
+                tries.append((replace(model, most_kept=kept), f"it keeps {kept:,} of {s.fit:,} training rows"))
     found: tuple[Model, str] | None = None
     for short, how in tries:
         took = model_seconds(short, s)
@@ -196,6 +203,8 @@ def whole(model: Model) -> Model:
             return replace(model, most_epochs=None)
         case BoostedTrees():
             return replace(model, one_fold=False, one_setting=False, most_rounds=None)
+        case KernelRidge():
+            return replace(model, most_kept=None)
         case _:
             return model
 

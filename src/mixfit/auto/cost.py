@@ -14,7 +14,7 @@ import torch
 
 from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
-from mixfit.models.kernels import EXACT_ROWS, LANDMARKS, KernelRidge
+from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import WIDE, Constant, Linear
 from mixfit.models.model import AXES_ROWS, Model, Sees, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
@@ -149,7 +149,7 @@ def fit_work(model: Model, s: Sizes) -> Work:
         case Linear():
             return _linear(model.sees, s)
         case KernelRidge():
-            return _kernels(model.sees, s)
+            return _kernels(model, s)
         case BoostedTrees():
             return _trees(model, s)
         case Network():
@@ -166,7 +166,7 @@ def predict_work(model: Model, s: Sizes, rows: int | float) -> Work:
             entries = _entries(model.sees, s) if width > WIDE else width
             return {"linear predict": rows * entries / _MILLION, "predict": 1}
         case KernelRidge():
-            pairs = rows * _kept_rows(s)
+            pairs = rows * model.kept(s.fit)
             return {"kernel predict": pairs * (_kernel_columns(model.sees, s) + s.outputs) / _MILLION, "predict": 1}
         case BoostedTrees():
             return {
@@ -211,7 +211,8 @@ def _linear(sees: Sees, s: Sizes) -> Work:
         kind = "logistic sparse" if s.classes else "ridge sparse"
         return {kind: entries * s.outputs, "linear": 1}
     if s.classes:
-        return {"logistic": n * width * s.outputs / _MILLION, "linear": 1}
+        # Of many classes penalties are compared on fewer rows, and fits end earlier.
+        return {"logistic": n * (width + 30) * s.outputs**0.5 / _MILLION, "linear": 1}
     least = min(n, width)
     return {"ridge product": n * least * width / _MILLION, "ridge eigenvalues": least**3 / _MILLION, "linear": 1}
 
@@ -220,13 +221,8 @@ def _kernel_columns(sees: Sees, s: Sizes) -> int:
     return (s.numeric + s.categories if "table" in sees else 0) + _text(sees, s) + 120 * looks(sees) + 20
 
 
-def _kept_rows(s: Sizes) -> int:
-    """Training rows that a kernel ridge regression keeps."""
-    return s.fit if s.fit <= EXACT_ROWS else LANDMARKS
-
-
-def _kernels(sees: Sees, s: Sizes) -> Work:
-    few, more, kept = min(s.fit, 600), min(s.fit, 1_000), _kept_rows(s)
+def _kernels(model: KernelRidge, s: Sizes) -> Work:
+    sees, few, more, kept = model.sees, min(s.fit, 600), min(s.fit, 1_000), model.kept(s.fit)
     kernels = 2 * ("table" in sees or reads(sees)) + 2 * (s.categories > 0 and "table" in sees) + 2 * looks(sees)
     # Landmarks: a triangular solution and a product of each row, which are faster than factoring.
     solve = kept**3 if kept == s.fit else 1.4 * kept**2 * (kept + s.fit)
@@ -391,7 +387,7 @@ def model_bytes(model: Model, s: Sizes) -> float:
                 5.0 * n * width + 4.0 * least * max(least, width) + 10.0 * width * s.outputs + n * s.outputs * 4
             )
         case KernelRidge():
-            return _DOUBLE * (7.0 * _kept_rows(s) ** 2 + 3.0 * n * s.outputs)
+            return _DOUBLE * (7.0 * model.kept(n) ** 2 + 3.0 * n * s.outputs)
         case BoostedTrees():
             return n * _tree_columns(model.sees, s) * (3.0 * _DOUBLE + 2) + 60.0 * n * s.outputs
         case Network():

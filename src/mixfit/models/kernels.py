@@ -9,7 +9,7 @@ chapter 8.3.1), so that time grows linearly.
 In: encoded rows of one fold. Out: ``KernelModel``, which contains these rows, or some of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,8 @@ from mixfit.models.model import (
 
 COMPONENTS = 120
 """Number of principal components of the photo features."""
-EXACT_ROWS, LANDMARKS = 3_000, 1_500
-"""Largest number of training rows that are all kept, and how many are kept of more."""
+MOST_KEPT = 3_000
+"""Largest number of training rows that a model keeps; of more, so many are drawn at random, the landmarks."""
 _SEARCHED_ROWS, _STRENGTH_ROWS = 600, 1_000
 """Largest numbers of rows for the search of the kernel weights, and of the penalty; the solution uses all rows. An
 eigenvalue decomposition takes some thirty times as long as solving."""
@@ -234,18 +234,32 @@ class KernelRidge:
     """Kernel ridge regression on numbers or classes."""
 
     sees: Sees = TABLE
+    most_kept: int | None = field(default=None, compare=False)
+    """Limit of the kept training rows by a budget; None for ``MOST_KEPT``."""
 
     @property
     def name(self) -> str:
         """See ``Model``."""
         return name_of("kernel ridge", self.sees)
 
+    def kept(self, rows: int) -> int:
+        """Number of training rows that it keeps."""
+        return min(rows, MOST_KEPT if self.most_kept is None else self.most_kept)
+
     def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedKernels":
         """See ``Model``."""
         table, text = "table" in self.sees, "text" in self.sees
         components = rows.components(COMPONENTS, weight, seed) if "photos" in self.sees else None
         similarity = Similarity.of(rows.encoded, components, table=table, text=text)
-        model = fit_kernels(similarity, truth, weight, classes=rows.layout.classes, unit=rows.unit, seed=seed)
+        model = fit_kernels(
+            similarity,
+            truth,
+            weight,
+            classes=rows.layout.classes,
+            unit=rows.unit,
+            kept=self.kept(len(truth)),
+            seed=seed,
+        )
         return FittedKernels(table=table, text=text, components=components, model=model)
 
     def load(self, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], layout: Layout) -> "FittedKernels":
@@ -295,6 +309,7 @@ def fit_kernels(
     *,
     classes: int = 0,
     unit: Int64[np.ndarray, " rows"] | None = None,
+    kept: int = MOST_KEPT,
     seed: int = 0,
 ) -> KernelModel:
     """Choose kernel weights and penalty by the leave-one-out squared error.
@@ -307,6 +322,7 @@ def fit_kernels(
     Args:
         truth: numbers, or with ``classes`` their indices.
         classes: number of classes; 0 for numbers.
+        kept: largest number of rows that the model keeps.
         seed: of the rows that are drawn where not all are used.
     """
     values = np.eye(classes)[truth] if classes else truth.astype(np.float64)[:, None]
@@ -325,7 +341,7 @@ def fit_kernels(
     few, several = units_by_size(units[some]), units_by_size(units[more])
     shares = _search(searched, goal[some], few)
     shares = {name: share * scales[name] for name, share in shares.items()}
-    exact = len(truth) <= EXACT_ROWS
+    exact = len(truth) <= kept
     whole = _weighted(rows if exact else rows.take(more), shares, roots if exact else roots[more])
     part = whole[np.ix_(more, more)] if exact else whole
     _, strength = _left_out(part, goal[more], several)
@@ -335,7 +351,7 @@ def fit_kernels(
         whole[np.diag_indices_from(whole)] += strength
         dual = solve(whole, goal, assume_a="pos", overwrite_a=True, check_finite=False) * roots[:, None]
     else:
-        train = rows.take(np.sort(drawn[:LANDMARKS]))
+        train = rows.take(np.sort(drawn[:kept]))
         dual = _dual_of_landmarks(rows, train, shares, goal, roots, strength)
     known = values[counts > 0]
     return KernelModel(train=train, dual=dual, shares=shares, bias=bias, bounds=bounds_of(known), sharpness=sharpness)
