@@ -166,21 +166,22 @@ class KernelModel:
         first, level_of = distinct(cells.levels)
         levels = _of_levels(cells.levels[first], self.train.levels)
         looks = _of_photos(photos, self.train.photos)
+        dual = {name: share * self.dual for name, share in self.shares.items()}
         found = np.tile(self.bias, (len(cells_of), 1))
-        for total, dual in zip(found.T, self.dual.T, strict=True):
-            weights = {name: share * dual for name, share in self.shares.items()}
-            for name, kernel in numbers.items():
-                total += (kernel * weights[name]).sum(axis=1)[number_of][cells_of]
-            for name, kernel in levels.items():
-                total += (kernel * weights[name]).sum(axis=1)[level_of][cells_of]
-            for name, kernel in looks.items():
-                total += (kernel * weights[name]).sum(axis=1)[photos_of]
-            if LEVELS_AND_NUMBERS in weights:
-                pairs = (levels[LEVELS] * weights[LEVELS_AND_NUMBERS]) @ numbers[NEAR_NUMBERS].T
-                total += pairs[level_of, number_of][cells_of]
-            if PHOTOS_AND_LEVELS in weights:
-                pairs = (levels[LEVELS] * weights[PHOTOS_AND_LEVELS]) @ looks[PHOTOS].T
-                total += pairs[level_of[cells_of], photos_of]
+        for kernels, places in (
+            (numbers, number_of[cells_of]),
+            (levels, level_of[cells_of]),
+            (looks, photos_of),
+        ):
+            for name, kernel in kernels.items():
+                found += (kernel @ dual[name])[places]
+        for output in range(found.shape[1]):
+            if LEVELS_AND_NUMBERS in dual:
+                pairs = (levels[LEVELS] * dual[LEVELS_AND_NUMBERS][:, output]) @ numbers[NEAR_NUMBERS].T
+                found[:, output] += pairs[level_of, number_of][cells_of]
+            if PHOTOS_AND_LEVELS in dual:
+                pairs = (levels[LEVELS] * dual[PHOTOS_AND_LEVELS][:, output]) @ looks[PHOTOS].T
+                found[:, output] += pairs[level_of[cells_of], photos_of]
         return self._linked(found)
 
     def arrays(self) -> dict[str, np.ndarray]:
