@@ -164,6 +164,7 @@ def test_a_shortened_kernel_ridge_regression_keeps_fewer_rows() -> None:
     assert [one.kept(32_000) for one in found.models if isinstance(one, KernelRidge)] == [kept]
     assert kept < KernelRidge().kept(32_000)
     assert KernelRidge(most_kept=kept).kept(100) == KernelRidge().kept(100) == 100
+    assert [KernelRidge().kept(rows) for rows in (4_000, 4_001)] == [4_000, 3_000]
     assert sum(model_seconds(one, large) for one in found.models) <= 0.6 * needed
     assert whole(KernelRidge(most_kept=kept)).most_kept is None
 

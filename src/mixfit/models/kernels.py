@@ -40,8 +40,9 @@ from mixfit.models.model import (
 
 COMPONENTS = 120
 """Number of principal components of the photo features."""
-MOST_KEPT = 3_000
-"""Largest number of training rows that a model keeps; of more, so many are drawn at random, the landmarks."""
+EXACT_ROWS, LANDMARKS = 4_000, 3_000
+"""Largest number of training rows that a model keeps, and how many are drawn at random of more, which takes longer than
+keeping all of a few more."""
 _SEARCHED_ROWS, _STRENGTH_ROWS = 600, 1_000
 """Largest numbers of rows for the search of the kernel weights, and of the penalty; the solution uses all rows. An
 eigenvalue decomposition takes some thirty times as long as solving."""
@@ -236,7 +237,7 @@ class KernelRidge:
 
     sees: Sees = TABLE
     most_kept: int | None = field(default=None, compare=False)
-    """Limit of the kept training rows by a budget; None for ``MOST_KEPT``."""
+    """Limit of the kept training rows by a budget; None for none."""
 
     @property
     def name(self) -> str:
@@ -245,7 +246,9 @@ class KernelRidge:
 
     def kept(self, rows: int) -> int:
         """Number of training rows that it keeps."""
-        return min(rows, MOST_KEPT if self.most_kept is None else self.most_kept)
+        if self.most_kept is not None:
+            return min(rows, self.most_kept)
+        return rows if rows <= EXACT_ROWS else LANDMARKS
 
     def fit(self, rows: TrainingRows, truth: np.ndarray, weight: np.ndarray | None, seed: int) -> "FittedKernels":
         """See ``Model``."""
@@ -310,7 +313,7 @@ def fit_kernels(
     *,
     classes: int = 0,
     unit: Int64[np.ndarray, " rows"] | None = None,
-    kept: int = MOST_KEPT,
+    kept: int | None = None,
     seed: int = 0,
 ) -> KernelModel:
     """Choose kernel weights and penalty by the leave-one-out squared error.
@@ -323,7 +326,7 @@ def fit_kernels(
     Args:
         truth: numbers, or with ``classes`` their indices.
         classes: number of classes; 0 for numbers.
-        kept: largest number of rows that the model keeps.
+        kept: largest number of rows that the model keeps; by default all.
         seed: of the rows that are drawn where not all are used.
     """
     values = np.eye(classes)[truth] if classes else truth.astype(np.float64)[:, None]
@@ -342,7 +345,7 @@ def fit_kernels(
     few, several = units_by_size(units[some]), units_by_size(units[more])
     shares = _search(searched, goal[some], few)
     shares = {name: share * scales[name] for name, share in shares.items()}
-    exact = len(truth) <= kept
+    exact = kept is None or len(truth) <= kept
     whole = _weighted(rows if exact else rows.take(more), shares, roots if exact else roots[more])
     part = whole[np.ix_(more, more)] if exact else whole
     _, strength = _left_out(part, goal[more], several)
