@@ -387,7 +387,7 @@ def model_bytes(model: Model, s: Sizes) -> float:
                 5.0 * n * width + 4.0 * least * max(least, width) + 10.0 * width * s.outputs + n * s.outputs * 4
             )
         case KernelRidge():
-            return _DOUBLE * (7.0 * model.kept(n) ** 2 + 3.0 * n * s.outputs)
+            return _DOUBLE * (7.0 * model.kept(n) ** 2 + n * (_kernel_columns(model.sees, s) + 3.0 * s.outputs))
         case BoostedTrees():
             return n * _tree_columns(model.sees, s) * (3.0 * _DOUBLE + 2) + 60.0 * n * s.outputs
         case Network():

@@ -11,7 +11,7 @@ from mixfit.choices import Preset
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
 from mixfit.errors import ConfigError
-from mixfit.models.kernels import KernelRidge
+from mixfit.models.kernels import EXACT_ROWS, KernelRidge
 from mixfit.models.linear import Constant, Linear
 from mixfit.models.model import PARTS, PHOTOS, PIXELS, TABLE, TEXT, Model, Sees, looks
 from mixfit.models.network import TUNED_EPOCHS, Network
@@ -78,9 +78,12 @@ def plan_for(
     of_texts = (Linear(sees=TEXT),) if texts and has_table else ()
     linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
     trees = tuple(BoostedTrees(sees=sees) for sees in seen)
-    # Kernel ridge regression minimises squared errors, and may predict counts below 0.
+    # Kernel ridge regression minimises squared errors, and may predict counts below 0. Of larger tables boosted trees
+    # and networks learn more than a part of the rows as landmarks can tell; of photos they do not (docs/LOG.md).
     counts = data.schema.task == "count"
-    kernels = () if counts else tuple(KernelRidge(sees=sees) for sees in seen)
+    rows = len(data.split.train) + len(data.split.valid)
+    small = rows * (folds - 1) <= EXACT_ROWS * folds
+    kernels = () if counts else tuple(KernelRidge(sees=sees) for sees in seen if small or looks(sees))
     kernels_of_photos = () if counts else (KernelRidge(sees=PHOTOS),)
     # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
     tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None
