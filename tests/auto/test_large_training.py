@@ -13,7 +13,6 @@ from mixfit.auto.recipe import Run, fit
 from mixfit.config import DataConfig, TrainConfig
 from mixfit.data import arrays, load
 from mixfit.data.photos import scores
-from mixfit.models import model
 
 QUIET = Console(quiet=True)
 
@@ -52,8 +51,7 @@ def test_models_on_arrays_in_files_are_those_on_arrays_in_memory(
 
     monkeypatch.setattr(np, "memmap", counted)
     monkeypatch.setattr(arrays, "LARGEST", 2_000)
-    for learns in (scores, model):  # from all rows, which are few
-        monkeypatch.setattr(learns, "sampled", lambda rows, *_: rows)
+    monkeypatch.setattr(scores, "sampled", lambda rows, *_: rows)  # from all rows, which are few
     found = trained(table, demo_table.parent, tmp_path / "files")
     features = 4 * 2_224 * len(pd.read_parquet(table))
     assert max(made) >= features
