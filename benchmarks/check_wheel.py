@@ -3,9 +3,9 @@ Run: python -m benchmarks.check_wheel [--python PYTHON] [--keep FOLDER]   (or: m
 
 Builds the sdist, and the wheel from it, so that a file missing in the sdist is noticed; installs the wheel into a new
 environment; then, from an empty folder and if possible in a network namespace without interfaces, runs check, demo,
-predict, report and explain. Nothing of the environment that it runs in is seen there: with PYTHONPATH set, pip would
-take the sources for an installed mixfit. Prints sizes and times. Exit code 1 if anything fails. Takes minutes, as
-PyTorch is installed; 6 GB of disk with its CUDA build."""
+predict, report and explain; then installs all extras, too, and runs what they add. Nothing of the environment that it
+runs in is seen there: with PYTHONPATH set, pip would take the sources for an installed mixfit. Prints sizes and times.
+Exit code 1 if anything fails. Takes minutes, as PyTorch is installed; 6 GB of disk with its CUDA build."""
 
 import argparse
 import os
@@ -29,6 +29,12 @@ COMMANDS = (
     ("report", DEMO),
     ("explain", DEMO, "--n", "2"),
 )
+OF_EXTRAS = (
+    ("check",),
+    ("export", DEMO, "-o", "model.onnx"),
+    ("tune", "mixfit-demo/vases/table.csv", "--target", "price", "--trials", "2", "--time", "1m"),
+)
+"""With all extras installed."""
 
 
 def build(python: str, place: Path) -> tuple[Path, Path]:
@@ -68,14 +74,28 @@ def use(python: str, wheel: Path, place: Path) -> None:
     """Install, and run the commands."""
     home = place / "home"
     home.mkdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
     _run(python, "-m", "venv", str(place / "env"))
     bin_ = _bin(place / "env")
     started = time.perf_counter()
     _run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", str(wheel))
     print(f"installed in {time.perf_counter() - started:.0f} s")
+    run_all(COMMANDS, bin_, home)
+    assert (home / DEMO / "report.html").stat().st_size > 10_000
+    rows = (home / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) > 100, rows[:3]
+    print(f"report {(home / DEMO / 'report.html').stat().st_size:,} bytes, {len(rows) - 1} predictions")
+    started = time.perf_counter()
+    _run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", f"{wheel}[all]")
+    print(f"all extras installed in {time.perf_counter() - started:.0f} s")
+    run_all(OF_EXTRAS, bin_, home)
+    print(f"model.onnx {(home / 'model.onnx').stat().st_size:,} bytes")
+
+
+def run_all(commands: tuple[tuple[str, ...], ...], bin_: Path, home: Path) -> None:
+    """Run commands in an empty folder; the first that fails ends the check."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
     lonely = _without_network()
-    for words in COMMANDS:
+    for words in commands:
         started = time.perf_counter()
         done = subprocess.run(
             [*lonely, str(bin_ / "mixfit"), *words],
@@ -90,10 +110,6 @@ def use(python: str, wheel: Path, place: Path) -> None:
         )
         if done.returncode or "Traceback" in done.stderr:
             sys.exit(f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    assert (home / DEMO / "report.html").stat().st_size > 10_000
-    rows = (home / "out.csv").read_text(encoding="utf-8").splitlines()
-    assert len(rows) > 100, rows[:3]
-    print(f"report {(home / DEMO / 'report.html').stat().st_size:,} bytes, {len(rows) - 1} predictions")
 
 
 def _without_network() -> list[str]:
