@@ -174,7 +174,7 @@ def print_growth(axis: str, sizes: dict[str, Any]) -> None:
 def print_line(stage: str, seconds: list[float]) -> None:
     """One stage at three sizes."""
     if max(seconds) >= 0.05:
-        slope = f"{math.log(seconds[-1] / seconds[0], 4):10.2f}" if seconds[0] >= 0.05 else ""
+        slope = f"{math.log(seconds[-1] / seconds[0], 4):10.2f}" if seconds[0] >= 0.05 and seconds[-1] > 0 else ""
         print(f"{stage:<22}" + "".join(f"{one:>12.2f}" for one in seconds) + slope)
 
 
