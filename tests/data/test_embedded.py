@@ -236,7 +236,7 @@ def test_a_damaged_state_is_refused(damage: Any, told: str) -> None:
 
 
 def test_rows_beyond_those_that_are_learnt_from_get_scores_like_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "_MOST_ROWS", 70)
+    monkeypatch.setattr(scores, "MOST_ROWS", 70)
     frame, truth = rows_with_truth(110)
     features, own = fit(frame, truth, Made())
     beyond = scores.inner_folds(np.arange(110), 0) < 0

@@ -33,6 +33,32 @@ def test_scores_are_those_of_a_ridge_regression_after_pareto_scaling(monkeypatch
     assert 0.8 < np.corrcoef(own[:, 0], truth)[0, 1] < np.corrcoef(found.apply(values, EVERY)[:, 0], truth)[0, 1]
 
 
+@pytest.mark.parametrize("classes", [0, 2, 5])
+@pytest.mark.parametrize("weights", ["equal", "drawn", "some zero", "one fold"])
+def test_products_of_terms_give_the_scores_of_products_of_rows(
+    classes: int, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, truth = photos_with_truth(200)
+    if classes:
+        truth = np.digitize(truth, np.quantile(truth, np.linspace(0, 1, classes + 1)[1:-1])).astype(np.int64)
+    unit = np.repeat(np.arange(100), 2)
+    weight = {
+        "equal": None,
+        "drawn": np.random.default_rng(3).uniform(0.1, 3.0, 200),
+        "some zero": (np.arange(200) % 3 > 0).astype(np.float64),
+        "one fold": (inner_folds(unit, 0) == 1).astype(np.float64) + 1e-9,
+    }[weights]
+
+    def fit() -> tuple[PhotoScores, np.ndarray]:
+        return PhotoScores.fit(values, np.ones(200, dtype=bool), truth, classes=classes, weight=weight, unit=unit)
+
+    by_rows, own_by_rows = fit()
+    monkeypatch.setattr(scores, "_EXACT_ROWS", 10)
+    by_terms, own_by_terms = fit()
+    np.testing.assert_allclose(by_terms.projection, by_rows.projection, atol=1e-5 * np.abs(by_rows.projection).max())
+    np.testing.assert_allclose(own_by_terms, own_by_rows, atol=1e-4 * np.abs(own_by_rows).max())
+
+
 @pytest.mark.parametrize("classes", [0, 2, 5, 60])
 def test_scores_of_training_rows_know_nothing_of_labels_at_random(classes: int) -> None:
     values, _ = photos_with_truth(300)
@@ -114,7 +140,7 @@ def test_saved_scores_are_read_again_and_damaged_ones_refused() -> None:
 
 
 def test_rows_of_a_few_large_groups_are_all_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mixfit.data.scores._MOST_ROWS", 100)
+    monkeypatch.setattr("mixfit.data.scores.MOST_ROWS", 100)
     for sizes in ([400, 3, 3, 3], [60, 60, 60]):
         fold = inner_folds(np.repeat(np.arange(len(sizes)), sizes), 0)
         assert (fold >= 0).all()

@@ -192,7 +192,7 @@ def test_of_many_rows_some_are_learnt_from_and_scores_of_the_others_do_not_know_
     frame, truth = pd.concat([frame, frame], ignore_index=True), np.tile(truth, 2)
     truth = truth + np.random.default_rng(0).normal(size=800).astype(np.float32) * 0.01
     unit = np.tile(np.arange(400), 2)
-    monkeypatch.setattr(scores, "_MOST_ROWS", 300)
+    monkeypatch.setattr(scores, "MOST_ROWS", 300)
     fold = scores.inner_folds(unit, 0)
     assert 280 <= (fold >= 0).sum() <= 300
     assert (fold[:400] == fold[400:]).all()

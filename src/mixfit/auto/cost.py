@@ -14,6 +14,7 @@ import torch
 
 from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
+from mixfit.data.scores import MOST_ROWS
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import WIDE, Constant, Linear
 from mixfit.models.model import AXES_ROWS, Model, Sees, looks, reads
@@ -298,12 +299,12 @@ def _network(model: Network, s: Sizes) -> Work:
 def shared_work(s: Sizes) -> Work:
     """The work of what models share in all folds: encoded rows, features of texts, components and scores of photos."""
     rows = s.rows + s.test
-    narrow, learnt = min(s.fit, s.features), min(s.fit, AXES_ROWS)
+    narrow, learnt, scored = min(s.fit, s.features), min(s.fit, AXES_ROWS), min(s.fit, MOST_ROWS)
     return {
         "folds": s.folds,
         "encoding": s.folds * rows * s.columns / _MILLION,
         "components": s.folds * learnt * s.features * min(narrow, 600) / _MILLION,
-        "photo products": s.scores * s.folds * s.fit * s.features * narrow / _MILLION,
+        "photo products": s.scores * s.folds * scored * s.features * narrow / _MILLION,
         "photo solutions": s.scores * s.folds * narrow**3 / _MILLION,
         **text_work(s),
     }

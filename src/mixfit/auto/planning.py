@@ -193,7 +193,7 @@ def plan_run(
 
 def takes_scores(model: Model) -> bool:
     """Whether a model uses the scores of photos; a model of the user may."""
-    return "photos" in model.sees and not isinstance(model, Linear | KernelRidge)
+    return looks(model.sees) and not isinstance(model, Linear | KernelRidge)
 
 
 def _without_takers(possible: Plan, plan: Plan) -> Plan:

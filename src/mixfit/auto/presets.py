@@ -79,11 +79,12 @@ def plan_for(
     linear = (*(Linear(sees=sees) for sees in cells), *of_texts, Linear(sees=PHOTOS), Linear(sees=cells[-1] | PHOTOS))
     trees = tuple(BoostedTrees(sees=sees) for sees in seen)
     # Kernel ridge regression minimises squared errors, and may predict counts below 0. Of larger tables boosted trees
-    # and networks learn more than a part of the rows as landmarks can tell; of photos they do not (docs/LOG.md).
+    # and networks learn more than a part of the rows as landmarks can tell; of photos they do not (docs/LOG.md), and
+    # then the same model without photos is fitted, too.
     counts = data.schema.task == "count"
     rows = len(data.split.train) + len(data.split.valid)
     small = rows * (folds - 1) <= EXACT_ROWS * folds
-    kernels = () if counts else tuple(KernelRidge(sees=sees) for sees in seen if small or looks(sees))
+    kernels = () if counts else tuple(KernelRidge(sees=sees) for sees in seen if small or data.photos is not None)
     kernels_of_photos = () if counts else (KernelRidge(sees=PHOTOS),)
     # Without a frozen backbone, networks learn from pixels anyway; without pixels, nothing can be fine-tuned.
     tunable = on_photos == PHOTOS and data.photos is not None and data.photos.decoder is not None

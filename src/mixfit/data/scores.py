@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 MOST_SCORES = 24
 """Largest number of scores: one for a number or for two classes, one per class for more, and of many classes the
 directions in which their scores differ most."""
-_MOST_ROWS = 20_000
+MOST_ROWS = 20_000
 """Training rows that scores are learnt from, drawn by units if there are more; scores of the others do not know them
 either."""
 _EXACT_ROWS = 2_500
@@ -39,15 +39,15 @@ def goals_of(truth: np.ndarray, classes: int, weight: np.ndarray | None) -> Floa
 
 
 def inner_folds(unit: Int64[np.ndarray, " rows"], seed: int) -> Int64[np.ndarray, " rows"]:
-    """Number of the inner fold of each row, -1 for those beyond ``_MOST_ROWS``; units stay whole.
+    """Number of the inner fold of each row, -1 for those beyond ``MOST_ROWS``; units stay whole.
 
     With units so large that too few of them are within the limit, all rows are used."""
     _, of_unit, sizes = np.unique(unit, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
     dealt = order % _INNER_FOLDS
-    if len(unit) > _MOST_ROWS:
+    if len(unit) > MOST_ROWS:
         drawn = np.argsort(order)
-        within = drawn[np.cumsum(sizes[drawn]) <= _MOST_ROWS]
+        within = drawn[np.cumsum(sizes[drawn]) <= MOST_ROWS]
         if len(within) >= _INNER_FOLDS:
             dealt[np.setdiff1d(drawn, within)] = -1
     return dealt[of_unit].astype(np.int64)
@@ -236,7 +236,7 @@ def _solved(
 ) -> Float[np.ndarray, "rows goals"]:
     from scipy.linalg import solve
 
-    found: np.ndarray = solve(near + np.diag(strength / counts), aims, assume_a="pos")
+    found: np.ndarray = solve(near + np.diag(strength / np.maximum(counts, _NOTHING)), aims, assume_a="pos")
     return found
 
 

@@ -31,7 +31,7 @@ class PhotoRule:
     claim: bool
     """Whether the photos help: the gain is significant and large enough."""
     use: bool
-    """Whether the blend with photos is used. This needs less than a claim: a gain, as the blend with the lower
+    """Whether the blend with photos is used. This needs less than a claim: a gain of .5 %, as the blend with the lower
     out-of-fold loss is expected to be the better one, however uncertain that is."""
     gain: float
     """Relative reduction of the mean loss with photos; negative if the loss rises."""

@@ -85,11 +85,6 @@ def upright(x: Var) -> Var:
     return op.unsqueeze(x, const([1]))
 
 
-def flat(x: Var) -> Var:
-    """``(rows, 1)`` as ``(rows,)``."""
-    return op.squeeze(x, const([1]))
-
-
 def total(x: Var, axis: int = 1, *, keep: bool = False) -> Var:
     """Sum over an axis."""
     return op.reduce_sum(x, const([axis]), keepdims=int(keep))

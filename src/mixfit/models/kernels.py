@@ -41,8 +41,8 @@ from mixfit.models.model import (
 COMPONENTS = 120
 """Number of principal components of the photo features."""
 EXACT_ROWS, LANDMARKS = 4_000, 3_000
-"""Largest number of training rows that a model keeps, and how many are drawn at random of more, which takes longer than
-keeping all of a few more."""
+"""Without a budget, the largest number of training rows that are all kept, and how many are drawn at random of more,
+which takes longer than keeping all of a few more."""
 _SEARCHED_ROWS, _STRENGTH_ROWS = 600, 1_000
 """Largest numbers of rows for the search of the kernel weights, and of the penalty; the solution uses all rows. An
 eigenvalue decomposition takes some thirty times as long as solving."""
@@ -349,7 +349,10 @@ def fit_kernels(
     whole = _weighted(rows if exact else rows.take(more), shares, roots if exact else roots[more])
     part = whole[np.ix_(more, more)] if exact else whole
     _, strength = _left_out(part, goal[more], several)
-    sharpness = _sharpness(part, goal[more], several, strength, bias, roots[more], truth[more]) if classes else None
+    bounds, sharpness = bounds_of(values[counts > 0]), None
+    if classes:
+        errors = _errors_at(part, goal[more], several, strength)
+        sharpness = 1.0 if errors is None else _sharpness(goal[more] - errors, bias, bounds, roots[more], truth[more])
     if exact:
         train = rows
         whole[np.diag_indices_from(whole)] += strength
@@ -357,8 +360,7 @@ def fit_kernels(
     else:
         train = rows.take(np.sort(drawn[:kept]))
         dual = _dual_of_landmarks(rows, train, shares, goal, roots, strength)
-    known = values[counts > 0]
-    return KernelModel(train=train, dual=dual, shares=shares, bias=bias, bounds=bounds_of(known), sharpness=sharpness)
+    return KernelModel(train=train, dual=dual, shares=shares, bias=bias, bounds=bounds, sharpness=sharpness)
 
 
 def _weighted(
@@ -395,20 +397,21 @@ def _dual_of_landmarks(
 
 
 def _sharpness(
-    matrix: Float[np.ndarray, "rows rows"],
-    goal: Float[np.ndarray, "rows outputs"],
-    units: list[np.ndarray],
-    strength: float,
+    left_out: Float[np.ndarray, "rows outputs"],
     bias: Float[np.ndarray, " outputs"],
+    bounds: tuple[float, float],
     roots: Float[np.ndarray, " rows"],
     truth: Int64[np.ndarray, " rows"],
 ) -> float:
-    """The factor of the outputs whose softmax has the lowest log loss on rows that are left out with their unit."""
-    errors = _errors_at(matrix, goal, units, strength)
+    """The factor of the outputs whose softmax has the lowest log loss on rows that are left out with their unit.
+
+    Args:
+        left_out: outputs of these rows without their bias, times the root of their weight.
+    """
     seen = np.flatnonzero(roots > 0)
-    if errors is None or not len(seen):
+    if not len(seen):
         return 1.0
-    outputs = (goal[seen] - errors[seen]) / roots[seen, None] + bias
+    outputs = np.clip(left_out[seen] / roots[seen, None] + bias, *bounds)
 
     def loss(logarithm: float) -> float:
         found = log_softmax(np.exp(logarithm) * outputs, axis=1)[np.arange(len(seen)), truth[seen]]

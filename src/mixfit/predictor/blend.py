@@ -319,7 +319,7 @@ class BlendPredictor(Predictor):
             over = "fitted on all rows"
         notes = [f"A blend, {over}, of: {listed}."]
         if any("kernel" in name for name in self.shares):
-            notes.append("Kernel ridge regression contains the training rows, as scaled numbers.")
+            notes.append("Kernel ridge regression contains training rows, as scaled numbers.")
         return notes
 
     @property
