@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 from mixfit.data.columns.schema import Column, Schema
 from mixfit.ensemble import intervals
@@ -17,8 +18,10 @@ from mixfit.ensemble.intervals import (
     ClassUncertainty,
     NumberUncertainty,
     Scores,
+    best_temperature,
     class_uncertainty,
     number_uncertainty,
+    tempered,
     uncertainty_from_dict,
 )
 from mixfit.errors import ConfigError
@@ -415,3 +418,27 @@ def test_other_scores_than_those_of_rows_are_refused(changed: dict[str, np.ndarr
     arrays = found.arrays() | changed
     with pytest.raises(ValueError, match=message):
         uncertainty_from_dict(found.describe(), arrays)
+
+
+def test_rows_that_are_all_right_do_not_choose_the_lowest_temperature() -> None:
+    """Half an error among all rows and one more is expected, so that more rows allow more confidence."""
+    found = []
+    for rows in (20, 100, 500):
+        truth = np.arange(rows) % 2
+        probabilities = np.where(np.eye(2)[truth] > 0, 0.9, 0.1)
+        temperature = best_temperature(truth, probabilities)
+        error = 1 - tempered(probabilities, temperature)[np.arange(rows), truth]
+        np.testing.assert_allclose(error, 0.25 / (rows + 1), rtol=0.2)  # half of any class is of the right one
+        found.append(temperature)
+    assert found == sorted(found, reverse=True)
+    assert found[-1] > 0.2
+
+
+def test_the_temperature_of_rows_with_errors_is_that_of_the_lowest_log_loss() -> None:
+    rng = np.random.default_rng(0)
+    logits = 4 * rng.normal(size=(3_000, 3))
+    truth = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    probabilities = softmax(logits, axis=1)
+    assert best_temperature(truth, probabilities) == pytest.approx(2.0, rel=0.06)
+    weight = (np.arange(3_000) < 1_000).astype(np.float64)
+    assert best_temperature(truth, probabilities, weight) == best_temperature(truth[:1_000], probabilities[:1_000])

@@ -192,3 +192,14 @@ def test_more_rows_than_landmarks_are_worth_something() -> None:
     few = fit_kernels(rows.take(np.arange(80)), truth[:80], classes=3)
     many = fit_kernels(rows, truth, classes=3, kept=80)
     assert log_loss(unseen, many.predict(new)) < 0.9 * log_loss(unseen, few.predict(new))
+
+
+def test_separable_classes_are_not_told_with_certainty() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(90) % 3
+    numbers = 6 * np.eye(3)[truth] + 0.3 * rng.normal(size=(90, 3))
+    rows = Similarity(numbers=numbers, levels=np.zeros((90, 0), dtype=np.int64), photos=np.zeros((90, 0)))
+    model = fit_kernels(rows, truth, classes=3)
+    found = model.predict(rows)
+    assert (found.argmax(axis=1) == truth).all()
+    assert 1e-4 < 1 - found.max(axis=1).mean() < 0.05

@@ -24,7 +24,7 @@ from scipy.special import softmax
 
 from mixfit.data.columns.kind import Kind
 from mixfit.data.columns.kinds import KINDS
-from mixfit.ensemble.objective import LEAST_PROBABILITY, bounded
+from mixfit.ensemble.objective import bounded
 from mixfit.errors import ConfigError, DataError
 from mixfit.files import Within, from_plain
 from mixfit.models.encoding import EncodedRows, RowEncoder
@@ -46,6 +46,7 @@ _STRENGTHS = np.logspace(-4, 1, 11)
 _GATE_LEVELS = (0.8, 0.9, 0.95)
 _ROUNDING = 1e-9
 _STEP = 8
+_SMALLEST = 1e-100
 _TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 81))
 
 
@@ -332,11 +333,18 @@ def best_temperature(
     probabilities: Float[np.ndarray, "rows classes"],
     weight: np.ndarray | None = None,
 ) -> float:
-    """The temperature with the lowest weighted mean log loss."""
+    """The temperature with the lowest weighted mean log loss.
+
+    Half a row beside all others counts as one of any class, in the way of Krichevsky and Trofimov (1981) and of Platt
+    (1999, "Probabilistic outputs for support vector machines"): rows that are all right would choose the lowest
+    temperature, and one wrong row among new ones would then cost more than all of them."""
+    rows = len(truth) if weight is None else np.count_nonzero(weight)
+    any_class = 0.5 / (rows + 1)
 
     def loss(place: int) -> float:
-        chosen = tempered(probabilities, float(_TEMPERATURES[place]))[np.arange(len(truth)), truth]
-        return float(np.average(-np.log(np.maximum(chosen, LEAST_PROBABILITY)), weights=weight))
+        logarithms = np.log(np.maximum(tempered(probabilities, float(_TEMPERATURES[place])), _SMALLEST))
+        chosen = logarithms[np.arange(len(truth)), truth]
+        return -float(np.average((1 - any_class) * chosen + any_class * logarithms.mean(axis=1), weights=weight))
 
     coarse = min(range(0, len(_TEMPERATURES), _STEP), key=loss)
     near = range(max(0, coarse - _STEP + 1), min(len(_TEMPERATURES), coarse + _STEP))

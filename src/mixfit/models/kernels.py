@@ -405,17 +405,21 @@ def _sharpness(
 ) -> float:
     """The factor of the outputs whose softmax has the lowest log loss on rows that are left out with their unit.
 
+    Half a row beside them counts as one of any class, as for temperatures: if all are right, the largest factor would
+    be the best.
+
     Args:
         left_out: outputs of these rows without their bias, times the root of their weight.
     """
     seen = np.flatnonzero(roots > 0)
     if not len(seen):
         return 1.0
-    outputs = np.clip(left_out[seen] / roots[seen, None] + bias, *bounds)
+    outputs, any_class = np.clip(left_out[seen] / roots[seen, None] + bias, *bounds), 0.5 / (len(seen) + 1)
 
     def loss(logarithm: float) -> float:
-        found = log_softmax(np.exp(logarithm) * outputs, axis=1)[np.arange(len(seen)), truth[seen]]
-        return -float(np.average(found, weights=roots[seen] ** 2))
+        found = log_softmax(np.exp(logarithm) * outputs, axis=1)
+        chosen = (1 - any_class) * found[np.arange(len(seen)), truth[seen]] + any_class * found.mean(axis=1)
+        return -float(np.average(chosen, weights=roots[seen] ** 2))
 
     best = minimize_scalar(loss, bounds=(-np.log(_SHARPEST), np.log(_SHARPEST)), method="bounded")
     return float(np.exp(best.x))
