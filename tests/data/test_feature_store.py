@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -309,3 +310,9 @@ def test_batches_of_pixels_are_the_same_cold_warm_and_without_a_cache(
     for a, b, c in zip(without, cold, warm, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
+
+
+def test_data_without_photos_are_returned_as_they_are() -> None:
+    frame = pd.DataFrame({"x": np.random.default_rng(0).normal(size=40), "y": np.arange(40.0) % 7})
+    data = load_data(frame, target="y")
+    assert precompute_features(data, build_model(data, seed=0)) is data

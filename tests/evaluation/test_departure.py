@@ -10,7 +10,7 @@ from mixfit.config import DataConfig
 from mixfit.data.load import MixedData, load_data
 from mixfit.evaluation.departure import causes_of_departure, departure
 from mixfit.evaluation.result import Rows, Score, judge
-from mixfit.training.metrics import MAE, R2
+from mixfit.training.metrics import ACCURACY, MAE, R2
 
 ROWS = 200
 
@@ -53,6 +53,19 @@ def test_equal_levels_are_seldom_told_apart() -> None:
         departure(data, score(0.5, 100, seed), score(0.5, 60, seed + 500), MAE, where="") != "" for seed in range(100)
     )
     assert false <= 5
+
+
+def test_test_rows_that_are_all_right_are_as_uncertain_as_the_others() -> None:
+    """27 of 27 right are no surprise at a rate of .94, though no resample of them differs."""
+    data = data_of(table())
+
+    def rate(value: float, low: float, high: float) -> Score:
+        return Score(model="m", kind="ours", metrics={"accuracy": value}, intervals={"accuracy": (low, high)})
+
+    assert departure(data, rate(0.94, 0.9, 0.98), rate(1.0, 1.0, 1.0), ACCURACY, where="out-of-fold") == ""
+    said = departure(data, rate(0.5, 0.42, 0.58), rate(1.0, 1.0, 1.0), ACCURACY, where="out-of-fold")
+    assert said.startswith("The test accuracy of 1 is better than the out-of-fold estimate of 0.5, beyond noise")
+    assert departure(data, rate(1.0, 1.0, 1.0), rate(0.98, 0.94, 1.0), ACCURACY, where="out-of-fold") == ""
 
 
 def test_too_few_rows_say_nothing() -> None:

@@ -17,7 +17,7 @@ from mixfit.data.split import Times
 from mixfit.ensemble.cross_fit import photo_means
 from mixfit.errors import DataError
 from mixfit.evaluation.result import Score
-from mixfit.training.metrics import Metric, metric_text
+from mixfit.training.metrics import Metric, metric_label, metric_text
 
 _NOISE = 2.576
 """Critical value of the two-sided 1 % test."""
@@ -51,6 +51,9 @@ def departure(
     """
     values = [score.metrics[metric.name] for score in (promised, test)]
     errors = [(high - low) / (2 * 1.96) for low, high in (one.interval(metric.name) for one in (promised, test))]
+    # Resamples of rows that are all right do not differ: their error is that of the other score, on as many rows.
+    more = np.sqrt((len(mixed.split.train) + len(mixed.split.valid)) / max(len(mixed.split.test), 1))
+    errors = [errors[0] or errors[1] / max(more, 1e-12), errors[1] or errors[0] * more]
     beyond = abs(values[1] - values[0]) > _NOISE * np.hypot(errors[0], errors[1])
     if not beyond:  # also if one is unknown
         return ""
@@ -60,9 +63,10 @@ def departure(
     nothing = float("nan") if constant is None else constant.metrics[metric.name]
     useless = values[1] <= nothing if metric.higher_is_better else values[1] >= nothing
     beside = f", but no better than that of a constant, {metric_text(nothing)}" if better and useless else ""
+    found = f"{metric_label(metric.name)} of {metric_text(values[1])}"
     return (
-        f"The test {metric.label} of {metric_text(values[1])} is {'better' if better else 'worse'} than the {where} "
-        f"estimate of {metric_text(values[0])}, beyond noise (two-sided 1 % test){beside}. {because}"
+        f"The test {found} is {'better' if better else 'worse'} than the {where} estimate of "
+        f"{metric_text(values[0])}, beyond noise (two-sided 1 % test){beside}. {because}"
     )
 
 

@@ -171,6 +171,8 @@ def precompute_features(
 ) -> MixedData:
     """Run the frozen backbone once over every photo; the result's batches have the features instead of pixels.
 
+    Data without photos are returned as they are.
+
     Features in ``data.photos.cache`` are not recomputed. They take 4 bytes per number, 9 kB per photo for the default
     backbone, in memory up to 1 GiB, otherwise in a temporary file.
 
@@ -180,6 +182,8 @@ def precompute_features(
     Raises:
         ConfigError: the model has no image encoder, its backbone is not frozen, or the data have transforms.
     """
+    if data.photos is None:
+        return data
     if not isinstance(model.image, ImageEncoder) or not model.image.frozen:
         raise ConfigError("Features can be precomputed only for a frozen image encoder.")
     photos = data.photos

@@ -139,6 +139,11 @@ def _scale(content: ReportContent) -> Scale:
 def _explained_with(content: ReportContent) -> str:
     """What the explanations of single rows have beside the contributions of columns."""
     sides = frozenset[str]() if content.explanation is None else content.explanation.sides
+    contest = content.result.contest
+    if contest is not None and not any(
+        one.share and one.photos and "network" in one.model for one in contest.leaderboard
+    ):
+        sides -= {"photos"}  # other models have no heat maps
     kinds = {"text": "marked words of the texts", "photos": "heat maps of the photos"}
     found = [said for side, said in kinds.items() if side in sides]
     return f", with {' and '.join(found)}" if found else ""
