@@ -141,26 +141,32 @@ def test_photos_whose_features_take_too_long_are_left_out(
     assert np.isfinite(again["prediction"]).all()
 
 
+def quick_of_photos(folder: Path, *, refit: bool = False) -> tuple[recipe.Run, str]:
+    """A run of preset quick on ``photo_table``, and what it said."""
+    said = io.StringIO()
+    run = recipe.fit(
+        photo_table(folder / "t"),
+        target="y",
+        data=replace(QUICK_DATA, cache_gb=0.0),
+        model=QUICK_MODEL,
+        train=TrainConfig(preset="quick", epochs=1, folds=2, refit=refit),
+        out=folder / "runs",
+        console=Console(file=said, width=500),
+    )
+    return run, said.getvalue()
+
+
 def test_photos_that_no_model_has_time_for_are_not_looked_at_without_a_limit_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is shared by models of photos is more than the budget of the preset; that of the table is not."""
     monkeypatch.setattr(planning, "fixed_seconds", lambda sizes, _: 1e6 if sizes.photos else 0.0)
     monkeypatch.setattr(preset_run, "with_features", pytest.fail)
-    said = io.StringIO()
-    run = recipe.fit(
-        photo_table(tmp_path / "t"),
-        target="y",
-        data=replace(QUICK_DATA, cache_gb=0.0),
-        model=QUICK_MODEL,
-        train=TrainConfig(preset="quick", epochs=1, folds=2),
-        out=tmp_path / "runs",
-        console=Console(file=said, width=500),
-    )
+    run, said = quick_of_photos(tmp_path)
     assert run.predictor.uses_photos is False
     assert names(run) == {"constant", "linear, table", "boosted trees, table", "kernel ridge, table", "network, table"}
     told = "photos: what is learnt from them takes too long for the budget of preset quick"
-    assert f" skipped: {told}" in said.getvalue()
+    assert f" skipped: {told}" in said
     assert any(one.startswith(told) for one in reported(run))
 
 
@@ -170,23 +176,14 @@ def test_scores_of_photos_that_no_model_has_time_for_are_not_learnt(
     """Trees and networks take them, linear models and kernels use photos without."""
     monkeypatch.setattr(planning, "fixed_seconds", lambda sizes, _: 1e6 if sizes.photos and sizes.scores else 0.0)
     monkeypatch.setattr(PhotoScores, "fit", pytest.fail)
-    said = io.StringIO()
-    run = recipe.fit(
-        photo_table(tmp_path / "t"),
-        target="y",
-        data=replace(QUICK_DATA, cache_gb=0.0),
-        model=QUICK_MODEL,
-        train=TrainConfig(preset="quick", epochs=1, folds=2, refit=True),
-        out=tmp_path / "runs",
-        console=Console(file=said, width=500),
-    )
+    run, said = quick_of_photos(tmp_path, refit=True)
     simple = {f"{kind}, {sees}" for kind in ("linear", "kernel ridge") for sees in ("table", "table and photos")}
     of_table = {"constant", "boosted trees, table", "network, table"}
     assert names(run) == simple | of_table | {"linear, photos"}
     for name in ("boosted trees, table and photos", "network, table and photos"):
         (sentence,) = (one for one in reported(run) if one.startswith(f"{name}: "))
         assert sentence.endswith("too long for the budget of preset quick (30 s)")
-        assert f" skipped: {sentence}" in said.getvalue()
+        assert f" skipped: {sentence}" in said
     assert all(fold.encoder.photos is None for fold in run.predictor.folds)  # type: ignore[union-attr]
     found = predict_table(run.folder, tmp_path / "t" / "table.csv", console=QUIET)
     assert len(found) == 60

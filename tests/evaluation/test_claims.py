@@ -159,13 +159,25 @@ def test_a_better_test_than_promised_is_not_praised_where_a_constant_is_as_good(
     data = load_data(given(0), target="y", config=DataConfig())
     test, promised = scored(3.0), scored(9.0)
     said = departure(
-        data, promised.score("ours"), test.score("ours"), MAE, where="out-of-fold", constant=test.score("constant")
+        data,
+        promised.score("ours"),
+        test.score("ours"),
+        MAE,
+        where="out-of-fold",
+        counts=(140, 60),
+        constant=test.score("constant"),
     )
     assert "no better than that of a constant" in said
     assert "another way in the given test rows" in said
     test = scored(0.2)
     said = departure(
-        data, promised.score("ours"), test.score("ours"), MAE, where="out-of-fold", constant=test.score("constant")
+        data,
+        promised.score("ours"),
+        test.score("ours"),
+        MAE,
+        where="out-of-fold",
+        counts=(140, 60),
+        constant=test.score("constant"),
     )
     assert "constant" not in said
 

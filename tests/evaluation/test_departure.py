@@ -37,7 +37,7 @@ def test_a_worse_and_a_better_test_are_told_and_noise_is_not(metric: Any) -> Non
     data = data_of(table())
 
     def said(promised: float, found: float) -> str:
-        return departure(data, score(promised), score(found, seed=5), metric, where="out-of-fold")
+        return departure(data, score(promised), score(found, seed=5), metric, where="out-of-fold", counts=(140, 60))
 
     worse = said(0.2, 1.0)
     assert worse.startswith(f"The test {metric.label} of ")
@@ -50,7 +50,8 @@ def test_a_worse_and_a_better_test_are_told_and_noise_is_not(metric: Any) -> Non
 def test_equal_levels_are_seldom_told_apart() -> None:
     data = data_of(table())
     false = sum(
-        departure(data, score(0.5, 100, seed), score(0.5, 60, seed + 500), MAE, where="") != "" for seed in range(100)
+        departure(data, score(0.5, 100, seed), score(0.5, 60, seed + 500), MAE, where="", counts=(100, 60)) != ""
+        for seed in range(100)
     )
     assert false <= 5
 
@@ -62,14 +63,24 @@ def test_test_rows_that_are_all_right_are_as_uncertain_as_the_others() -> None:
     def rate(value: float, low: float, high: float) -> Score:
         return Score(model="m", kind="ours", metrics={"accuracy": value}, intervals={"accuracy": (low, high)})
 
-    assert departure(data, rate(0.94, 0.9, 0.98), rate(1.0, 1.0, 1.0), ACCURACY, where="out-of-fold") == ""
-    said = departure(data, rate(0.5, 0.42, 0.58), rate(1.0, 1.0, 1.0), ACCURACY, where="out-of-fold")
+    assert (
+        departure(data, rate(0.94, 0.9, 0.98), rate(1.0, 1.0, 1.0), ACCURACY, where="out-of-fold", counts=(140, 60))
+        == ""
+    )
+    said = departure(data, rate(0.5, 0.42, 0.58), rate(1.0, 1.0, 1.0), ACCURACY, where="out-of-fold", counts=(140, 60))
     assert said.startswith("The test accuracy of 1 is better than the out-of-fold estimate of 0.5, beyond noise")
-    assert departure(data, rate(1.0, 1.0, 1.0), rate(0.98, 0.94, 1.0), ACCURACY, where="out-of-fold") == ""
+    assert (
+        departure(data, rate(1.0, 1.0, 1.0), rate(0.98, 0.94, 1.0), ACCURACY, where="out-of-fold", counts=(140, 60))
+        == ""
+    )
+    few = departure(data, rate(0.95, 0.91, 0.99), rate(1.0, 1.0, 1.0), ACCURACY, where="validation", counts=(20, 2_000))
+    assert few == ""  # the estimate itself is as uncertain as before
+    many = departure(data, rate(0.94, 0.93, 0.95), rate(1.0, 1.0, 1.0), ACCURACY, where="validation", counts=(90, 90))
+    assert "is better than the validation estimate" in many
 
 
 def test_too_few_rows_say_nothing() -> None:
-    assert departure(data_of(table()), score(0.1), score(9.0, 5), MAE, where="out-of-fold") == ""
+    assert departure(data_of(table()), score(0.1), score(9.0, 5), MAE, where="out-of-fold", counts=(140, 60)) == ""
 
 
 def test_a_table_without_a_cause_has_none() -> None:

@@ -31,6 +31,8 @@ _STEP = 0.8
 """Share of its cost to which a model is shortened at a time."""
 _FEWEST_EPOCHS, _FEWEST_TREES = 2, 20
 _ONE_FOLD, _ONE_SETTING = "chosen on one inner fold", "one kind of trees of three"
+_KEPT = (2_000, 1_500, 1_000, 700)
+"""Numbers of training rows that kernel ridge regression keeps for a budget."""
 EXPLAINED_SHARE = 0.1
 """Largest share of a run's time that its explanations take."""
 EXPLAINED: tuple[tuple[int, int], ...] = ((16, 1_024), (12, 512), (8, 384), (5, 256), (4, 160))
@@ -160,7 +162,7 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
             )
     elif isinstance(model, KernelRidge):
         most = model.kept(s.fit)
-        for kept in (2_000, 1_500, 1_000, 700):
+        for kept in _KEPT:
             if kept < most:
                 tries.append((replace(model, most_kept=kept), f"it keeps {kept:,} of {s.fit:,} training rows"))
     found: tuple[Model, str] | None = None

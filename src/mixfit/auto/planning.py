@@ -167,7 +167,7 @@ def plan_run(
     possible = within_memory(plan, sizes, available_bytes())
     pace = 1.0 if timetable.limit is None else timetable.pace
     plan = within(possible, sizes, share * seconds, limit=budget, pace=pace)
-    if timetable.limit is None and frozen and not any(takes_scores(one) for one in plan.models):
+    if timetable.limit is None and frozen and not any(_takes_scores(one) for one in plan.models):
         # The time of the scores of photos, which then nobody needs, goes to models that do without.
         sizes = replace(sizes, scores=False)
         seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
@@ -191,14 +191,14 @@ def plan_run(
     )
 
 
-def takes_scores(model: Model) -> bool:
+def _takes_scores(model: Model) -> bool:
     """Whether a model uses the scores of photos; a model of the user may."""
     return looks(model.sees) and not isinstance(model, Linear | KernelRidge)
 
 
 def _without_takers(possible: Plan, plan: Plan) -> Plan:
     """The possible models that use no scores of photos, when ``plan`` leaves out all that do."""
-    takers = {one.name for one in possible.models if takes_scores(one)}
+    takers = {one.name for one in possible.models if _takes_scores(one)}
     why = [sentence for sentence in plan.left_out if sentence.partition(":")[0] in takers]
     others = tuple(one for one in possible.models if one.name not in takers)
     return replace(possible, models=others, left_out=(*possible.left_out, *why))

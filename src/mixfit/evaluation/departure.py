@@ -36,6 +36,7 @@ def departure(
     metric: Metric,
     *,
     where: str,
+    counts: tuple[int, int],
     known: Sequence[str] = (),
     constant: Score | None = None,
 ) -> str:
@@ -46,14 +47,15 @@ def departure(
         promised, test: scores of the delivered model, with an interval of the metric.
         metric: the headline metric.
         where: name of the estimate, "out-of-fold".
+        counts: rows of the estimate and of the test, or groups where these are resampled.
         known: causes found earlier.
         constant: score of the best constant on the test rows: a model that is no better is not called good.
     """
     values = [score.metrics[metric.name] for score in (promised, test)]
     errors = [(high - low) / (2 * 1.96) for low, high in (one.interval(metric.name) for one in (promised, test))]
     # Resamples of rows that are all right do not differ: their error is that of the other score, on as many rows.
-    more = np.sqrt((len(mixed.split.train) + len(mixed.split.valid)) / max(len(mixed.split.test), 1))
-    errors = [errors[0] or errors[1] / max(more, 1e-12), errors[1] or errors[0] * more]
+    more = np.sqrt(counts[0] / counts[1])
+    errors = [errors[0] or errors[1] / more, errors[1] or errors[0] * more]
     beyond = abs(values[1] - values[0]) > _NOISE * np.hypot(errors[0], errors[1])
     if not beyond:  # also if one is unknown
         return ""

@@ -323,7 +323,17 @@ def result_of(
         test, promised = (part.score(ours) for part in parts)
         where = "validation" if contest is None else "out-of-fold"
         nothing = next((one for one in parts[0].scores if one.kind == "constant"), None)
-        departs = departure(mixed, promised, test, headline, where=where, known=known, constant=nothing)
+        of_test, of_promised = (part.groups or part.rows for part in parts)
+        departs = departure(
+            mixed,
+            promised,
+            test,
+            headline,
+            where=where,
+            counts=(of_promised, of_test),
+            known=known,
+            constant=nothing,
+        )
     return Result(
         target=mixed.schema.target,
         task=mixed.schema.task,
