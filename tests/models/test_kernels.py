@@ -75,11 +75,11 @@ def test_classes_are_regressed_on_as_indicators_and_told_apart() -> None:
     for strength in kernels_module._STRENGTHS:
         reference = KernelRidge(alpha=strength, kernel="precomputed").fit(kernel, goal - goal.mean(0))
         outputs = np.clip(reference.predict(crossed) + goal.mean(0), -1.0, 2.0)
-        reached.append(np.abs(softmax(model.sharpness * outputs, axis=1) - found).max())
+        reached.append(np.abs(softmax(model.inverse_temperature * outputs, axis=1) - found).max())
     assert min(reached) < 1e-8
 
 
-def test_the_sharpness_is_the_best_for_rows_left_out() -> None:
+def test_the_temperature_is_the_best_for_rows_left_out() -> None:
     rows, truth = of_classes(200, 0)
     model = fit_kernels(rows, truth, classes=3)
     kernel = kernels_module._total(kernels_module._kernels(rows, rows), model.shares)
@@ -90,8 +90,10 @@ def test_the_sharpness_is_the_best_for_rows_left_out() -> None:
         rest = np.arange(200) != out
         dual = np.linalg.solve(kernel[np.ix_(rest, rest)] + strength * np.eye(199), goal[rest])
         outputs[out] = kernel[out, rest] @ dual + model.bias
-    assert model.sharpness is not None
-    losses = [log_loss(truth, softmax(model.sharpness * factor * outputs, axis=1)) for factor in (0.95, 1.0, 1.05)]
+    assert model.inverse_temperature is not None
+    losses = [
+        log_loss(truth, softmax(model.inverse_temperature * factor * outputs, axis=1)) for factor in (0.95, 1.0, 1.05)
+    ]
     assert losses[1] == min(losses)
 
 
@@ -137,8 +139,10 @@ def test_models_come_back_from_their_arrays(classes: int) -> None:
     with pytest.raises(DataError, match=r"model\.dual"):
         KernelModel.read(arrays, (2, 1, 0), classes=4)
     if classes:
-        with pytest.raises(DataError, match=r"'model\.sharpness' is missing"):
-            KernelModel.read({k: v for k, v in arrays.items() if k != "model.sharpness"}, (2, 1, 0), classes=classes)
+        with pytest.raises(DataError, match=r"'model\.inverse_temperature' is missing"):
+            KernelModel.read(
+                {k: v for k, v in arrays.items() if k != "model.inverse_temperature"}, (2, 1, 0), classes=classes
+            )
         assert arrays["model.dual"].shape == (90, 3)
     else:
         assert arrays["model.dual"].shape == (90,)
@@ -171,7 +175,7 @@ def test_landmarks_are_ridge_regression_on_their_kernels(
         ridge.fit(kernel(rows) @ axes / np.sqrt(sizes), values - bias, counts)
         wanted = ridge.predict(kernel(new) @ axes / np.sqrt(sizes)).reshape(40, -1)
         wanted = np.clip(wanted + bias, *model.bounds)
-        wanted = softmax(model.sharpness * wanted, axis=1) if classes else wanted[:, 0]
+        wanted = softmax(model.inverse_temperature * wanted, axis=1) if classes else wanted[:, 0]
         reached.append(np.abs(wanted - model.predict(new)).max())
     assert sorted(reached)[0] < 1e-5 < 1e-3 < sorted(reached)[1]
 

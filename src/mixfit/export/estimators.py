@@ -187,7 +187,7 @@ def _kernels(fitted: FittedKernels, rows: Encoded) -> Var:
     photos = None if fitted.components is None else components_of(fitted.components, rows)
     found = _kernel_sums(model, mine, rows.levels if fitted.table else (), photos, rows)
     bounded = found if model.bounds is None else clip(found, *model.bounds)
-    return column(bounded, 0) if model.sharpness is None else softmax(bounded * model.sharpness)
+    return column(bounded, 0) if model.inverse_temperature is None else softmax(bounded * model.inverse_temperature)
 
 
 def _kernel_sums(

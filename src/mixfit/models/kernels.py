@@ -2,8 +2,8 @@
 
 There are kernels for numbers, for categories and their prefixes, and for photos. The model is the mean of a Gaussian
 process (Rasmussen and Williams 2006, chapter 2) and the strongest simple model for some hundred rows. Classes are
-regressed on as indicators (chapter 6.5), and a softmax of the result, with a sharpness that is best for rows left out,
-gives probabilities. Many rows are described by their kernels with some of them, drawn at random (subset of regressors,
+regressed on as indicators (chapter 6.5), and a softmax of the result, at the temperature that is best for rows left
+out, gives probabilities. Many rows are described by their kernels with some of them, drawn at random (subset of regressors,
 chapter 8.3.1), so that time grows linearly.
 
 In: encoded rows of one fold. Out: ``KernelModel``, which contains these rows, or some of them."""
@@ -54,7 +54,7 @@ _ROUNDS = 2
 _ROUNDING = 1e-8
 """Added to the kernel of landmarks with themselves, relative to its mean diagonal, so that it can be factored."""
 _LANDMARK_BLOCK = 2**21  # pairs of rows and landmarks at once
-_SHARPEST = 100.0
+_LARGEST = 100.0
 NUMBER_REACH, PHOTO_REACH = 0.3, 0.3  # times the mean squared distance from the mean
 # Names of the kernels, as in saved models.
 LINEAR_NUMBERS, NEAR_NUMBERS, LEVELS, PHOTOS = "numbers, linear", "numbers, near", "levels", "photos"
@@ -104,7 +104,7 @@ class KernelModel:
     bounds: tuple[float, float] | None = None
     """Of the outputs: the range of the training targets and its width on both sides, as a kernel that is linear in
     the numbers extrapolates without end. None in models of older versions."""
-    sharpness: float | None = None
+    inverse_temperature: float | None = None
     """Factor of the outputs in the softmax of classes; None for numbers."""
 
     def predict(self, rows: Similarity) -> Float[np.ndarray, "rows ..."]:
@@ -143,7 +143,9 @@ class KernelModel:
     def _linked(self, found: Float[np.ndarray, "rows outputs"]) -> Float[np.ndarray, "rows ..."]:
         """Predictions from outputs."""
         bounded = found if self.bounds is None else np.clip(found, *self.bounds)
-        return bounded[:, 0] if self.sharpness is None else softmax(self.sharpness * bounded, axis=1)
+        return (
+            bounded[:, 0] if self.inverse_temperature is None else softmax(self.inverse_temperature * bounded, axis=1)
+        )
 
     def predict_mixed(
         self,
@@ -188,11 +190,12 @@ class KernelModel:
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays, by name."""
         train = self.train
-        dual = self.dual[:, 0] if self.sharpness is None else self.dual
+        dual = self.dual[:, 0] if self.inverse_temperature is None else self.dual
         found = {"numbers": train.numbers, "levels": train.levels, "photos": train.photos, "dual": dual}
         found |= {"bias": self.bias}
         found |= {} if self.bounds is None else {"bounds": np.array(self.bounds)}
-        found |= {} if self.sharpness is None else {"sharpness": np.array([self.sharpness])}
+        if self.inverse_temperature is not None:
+            found["inverse_temperature"] = np.array([self.inverse_temperature])
         found |= {f"share.{name}": np.array([share]) for name, share in self.shares.items()}
         return {f"model.{name}": values for name, values in found.items()}
 
@@ -227,7 +230,7 @@ class KernelModel:
             shares={name: saved_number(arrays, f"model.share.{name}") for name in names},
             bias=saved_array(arrays, "model.bias", max(classes, 1)),
             bounds=bounds,
-            sharpness=saved_number(arrays, "model.sharpness") if classes else None,
+            inverse_temperature=saved_number(arrays, "model.inverse_temperature") if classes else None,
         )
 
 
@@ -349,10 +352,12 @@ def fit_kernels(
     whole = _weighted(rows if exact else rows.take(more), shares, roots if exact else roots[more])
     part = whole[np.ix_(more, more)] if exact else whole
     _, strength = _left_out(part, goal[more], several)
-    bounds, sharpness = bounds_of(values[counts > 0]), None
+    bounds, inverse = bounds_of(values[counts > 0]), None
     if classes:
         errors = _errors_at(part, goal[more], several, strength)
-        sharpness = 1.0 if errors is None else _sharpness(goal[more] - errors, bias, bounds, roots[more], truth[more])
+        inverse = 1.0
+        if errors is not None:
+            inverse = _inverse_temperature(goal[more] - errors, bias, bounds, roots[more], truth[more])
     if exact:
         train = rows
         whole[np.diag_indices_from(whole)] += strength
@@ -360,7 +365,7 @@ def fit_kernels(
     else:
         train = rows.take(np.sort(drawn[:kept]))
         dual = _dual_of_landmarks(rows, train, shares, goal, roots, strength)
-    return KernelModel(train=train, dual=dual, shares=shares, bias=bias, bounds=bounds, sharpness=sharpness)
+    return KernelModel(train=train, dual=dual, shares=shares, bias=bias, bounds=bounds, inverse_temperature=inverse)
 
 
 def _weighted(
@@ -396,7 +401,7 @@ def _dual_of_landmarks(
     return solve_triangular(lower, weights, lower=True, trans=1, check_finite=False)
 
 
-def _sharpness(
+def _inverse_temperature(
     left_out: Float[np.ndarray, "rows outputs"],
     bias: Float[np.ndarray, " outputs"],
     bounds: tuple[float, float],
@@ -421,7 +426,7 @@ def _sharpness(
         chosen = (1 - any_class) * found[np.arange(len(seen)), truth[seen]] + any_class * found.mean(axis=1)
         return -float(np.average(chosen, weights=roots[seen] ** 2))
 
-    best = minimize_scalar(loss, bounds=(-np.log(_SHARPEST), np.log(_SHARPEST)), method="bounded")
+    best = minimize_scalar(loss, bounds=(-np.log(_LARGEST), np.log(_LARGEST)), method="bounded")
     return float(np.exp(best.x))
 
 
