@@ -3,8 +3,8 @@
 There are kernels for numbers, for categories and their prefixes, and for photos. The model is the mean of a Gaussian
 process (Rasmussen and Williams 2006, chapter 2) and the strongest simple model for some hundred rows. Classes are
 regressed on as indicators (chapter 6.5), and a softmax of the result, at the temperature that is best for rows left
-out, gives probabilities. Many rows are described by their kernels with some of them, drawn at random (subset of regressors,
-chapter 8.3.1), so that time grows linearly.
+out, gives probabilities. Many rows are described by their kernels with some of them, drawn at random (subset of
+regressors, chapter 8.3.1), so that time grows linearly.
 
 In: encoded rows of one fold. Out: ``KernelModel``, which contains these rows, or some of them."""
 
