@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
@@ -105,6 +106,43 @@ def test_models_of_many_levels_are_those_of_their_indicators(monkeypatch: pytest
         found = fit_ridge(sparse, goal, weight, strengths=np.array([0.01]))
         reference = Ridge(0.01 * 200).fit(dense, goal, weight / weight.mean())
         np.testing.assert_allclose(found.predict(sparse), reference.predict(dense), atol=1e-4)
+
+
+@pytest.mark.parametrize("together", [0, 7, 1_000])
+def test_ridge_regression_of_sparse_columns_is_that_of_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """However many columns are solved together: numbers far from 0 and close to each other, knots, a constant, a column
+    without entries, levels from frequent to unique, and rows without weight."""
+    monkeypatch.setattr(linear_module, "_TOLERANCE", 1e-12)
+    monkeypatch.setattr(linear_module, "TOGETHER", together)
+    rng = np.random.default_rng(0)
+    number = rng.normal(size=(600, 1)) + 50
+    level = (rng.pareto(0.5, 600) * 3).astype(np.int64) % 150
+    excess, near = np.maximum(number - 50, 0), number + 1e-3 * rng.normal(size=(600, 1))
+    dense = np.concatenate([number, excess, near, np.ones((600, 1)), np.zeros((600, 1)), np.eye(150)[level]], axis=1)
+    goal, weight = 3 * dense[:, 1] + rng.normal(size=150)[level] + 0.1 * rng.normal(size=600), rng.uniform(0, 2, 600)
+    weight[::7] = 0
+    columns = csr_matrix(dense)
+    for strength in (1e-5, 1e-2, 10.0):
+        found = fit_ridge(columns, goal, weight, strengths=np.array([strength]))
+        reference = Ridge(strength * 600, solver="svd").fit(dense, goal, weight / weight.mean())
+        np.testing.assert_allclose(found.predict(columns), reference.predict(dense), atol=1e-6)
+
+
+def test_the_penalty_of_sparse_columns_is_the_best_for_a_held_out_fifth() -> None:
+    """Also where the weaker ones after it, which begin at its weights, are worse."""
+    rng = np.random.default_rng(1)
+    level = rng.integers(0, 100, 1_000)
+    goal = rng.normal(size=100)[level] + 2 * rng.normal(size=1_000)
+    columns = csr_matrix(np.eye(100)[level])
+    found = fit_ridge(columns, goal)
+    truth = columns @ found.weights[:, 0] + found.bias
+    each = [
+        np.abs(Ridge(one * 1_000).fit(columns, goal).predict(columns) - truth).max() for one in RIDGE_STRENGTHS[::3]
+    ]
+    assert min(each) < 1e-3
+    assert 0 < int(np.argmin(each)) < len(each) - 1
 
 
 @pytest.mark.parametrize("classes", [2, 3])

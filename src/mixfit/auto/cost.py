@@ -16,7 +16,7 @@ from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.scores import MOST_ROWS
 from mixfit.models.kernels import KernelRidge
-from mixfit.models.linear import WIDE, Constant, Linear
+from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear
 from mixfit.models.model import AXES_ROWS, Model, Sees, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
@@ -209,8 +209,10 @@ def _linear(sees: Sees, s: Sizes) -> Work:
     width, n = design_columns(sees, s), s.fit
     if width > WIDE:
         entries = n * _entries(sees, s) / _MILLION
-        kind = "logistic sparse" if s.classes else "ridge sparse"
-        return {kind: entries * s.outputs, "linear": 1}
+        if s.classes:
+            return {"logistic sparse": entries * s.outputs, "linear": 1}
+        together = min(TOGETHER, _entries(sees, s) - s.categories * ("table" in sees))
+        return {"ridge sparse": entries, "ridge product": 2 * n * together**2 / _MILLION, "linear": 1}
     if s.classes:
         # Of many classes penalties are compared on fewer rows, and fits end earlier.
         return {"logistic": n * (width + 30) * s.outputs**0.5 / _MILLION, "linear": 1}

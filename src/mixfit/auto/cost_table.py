@@ -44,7 +44,7 @@ SECONDS: dict[str, float] = {
     "report rows": 0.108,
     "ridge eigenvalues": 0.0001,
     "ridge product": 0.00015,
-    "ridge sparse": 0.169,
+    "ridge sparse": 0.25,
     "score": 0.495,
     "text characters": 0.141,
     "text products": 0.0005,
