@@ -321,7 +321,23 @@ def test_notes_of_the_target() -> None:
         column_of(schema, "y").note
         == "1 of 3 classes have one row only, kept in train; 'NA' is taken as a class of its own"
     )
-    assert "could be a number: --task regression" in column_of(infer_schema(table(y=cycle(1, 2, 3)), "y"), "y").note
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ((1, 2, 3), "could be ordered from '1' to '3': --task ordered, or a number: --task regression"),
+        (("poor", "good", "excellent", "fair"), "could be ordered from 'poor' to 'excellent': --task ordered"),
+        (("stage 2", "stage 10", "stage 1"), "could be ordered from 'stage 1' to 'stage 10': --task ordered"),
+        (("cat", "dog", "hen"), ""),
+        (("low", "high"), ""),
+    ],
+)
+def test_classes_that_may_have_an_order_are_told(values: tuple[Any, ...], note: str) -> None:
+    found = infer_schema(table(y=cycle(*values)), "y")
+    assert column_of(found, "y").note == note
+    if note:
+        assert infer_schema(table(y=cycle(*values)), "y", task="ordered").task == "ordered"
 
 
 # Real tables

@@ -7,7 +7,7 @@ import pytest
 from bootstrap_ends import bootstrap_difference, bootstrap_interval
 
 from mixfit.ensemble.calibration import calibration_error, judged_probability, reliability
-from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, resampled
+from mixfit.evaluation.bootstrap import FEWEST_UNITS, _values, resampled, why_no_interval
 from mixfit.training.metrics import (
     ACCURACY,
     AUC,
@@ -169,3 +169,11 @@ def test_accuracy_has_an_interval_around_its_value() -> None:
     truth, probabilities = classes(300, 3)
     low, high = bootstrap_interval(ACCURACY, truth, probabilities)
     assert low < ACCURACY.function(truth, probabilities) < high
+
+
+def test_the_lack_of_an_interval_has_its_reason() -> None:
+    random = np.random.default_rng(0)
+    three, numbers = random.dirichlet(np.ones(3), 50), random.normal(size=50)
+    assert why_no_interval(AUC, three, 50) == "it would take too long for more than two classes"
+    assert why_no_interval(R2, numbers[:4], 4) == f"fewer than {FEWEST_UNITS} rows or groups"
+    assert why_no_interval(R2, numbers, 50) == "it cannot be computed"

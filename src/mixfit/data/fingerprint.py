@@ -80,9 +80,11 @@ class Fingerprint:
         if self.table_sha256 != then.table_sha256:
             changed.append(f"the table has changed since {when}: its bytes differ")
         if self.photos_sha256 != then.photos_sha256:
+            before, now = (f"{one.photos:,} files with {one.photo_bytes:,} bytes" for one in (then, self))
             changed.append(
-                f"the photos have changed since {when}: {then.photos:,} files with {then.photo_bytes:,} bytes then, "
-                f"{self.photos:,} files with {self.photo_bytes:,} bytes now"
+                f"photos may have changed since {when}: {now}, as then, but single sizes or times of change differ"
+                if before == now
+                else f"the photos have changed since {when}: {before} then, {now} now"
             )
         if then.text_model and self.text_model and self.text_model != then.text_model:
             changed.append(f"the text model has changed since {when}: its files differ")

@@ -227,6 +227,17 @@ def is_slow(metric: Metric, prediction: np.ndarray) -> bool:
     return metric == AUC and prediction.ndim == 2 and prediction.shape[1] > 2
 
 
+def why_no_interval(metric: Metric, prediction: np.ndarray, units: int) -> str:
+    """Why the ends of an interval are nan.
+
+    Args:
+        units: number of rows or groups with a weight above 0.
+    """
+    if is_slow(metric, prediction):
+        return "it would take too long for more than two classes"
+    return f"fewer than {FEWEST_UNITS} rows or groups" if units < FEWEST_UNITS else "it cannot be computed"
+
+
 class _Draws:
     """Reproducible resamples as counts."""
 

@@ -41,6 +41,7 @@ from mixfit.data.table.to_predict import pieces_to_predict
 from mixfit.data.table.write import PARQUET, check_table, check_writable_kind, new_table, table_file
 from mixfit.ensemble.intervals import check_level
 from mixfit.errors import ConfigError, DataError, check_type, rename_hint, unknown_column
+from mixfit.evaluation.bootstrap import why_no_interval
 from mixfit.evaluation.groups import group_table, judge_for, label_column, units_of
 from mixfit.evaluation.result import Rows, judge, metrics_for
 from mixfit.files import (
@@ -269,6 +270,8 @@ def _evaluate(
 
     units = "" if together is None else f" in {len(np.unique(together))} groups (by group columns, ids and copies)"
     console.print(f" {shown}   {chosen} rows: {len(rows)}{units}", markup=False)
+    if same_table and chosen == "test":
+        console.print(" the other rows of this table trained the models or chose among them: they would look too good")
     for said in (written_otherwise(cells.file, predictor.schema.text, text or TextConfig()), relabelled):
         _note(console, said)
     for column in predictor.schema.names("weight"):
@@ -296,11 +299,15 @@ def _evaluate(
         )
     if then is not None and (same_table or chosen != "all"):
         _warn_of_changes(console, then, table, frame, predictor, images, same_table=same_table)
-    for name_of_metric, value in score.metrics.items():
-        low, high = score.interval(name_of_metric)
-        interval = "n/a" if np.isnan(low) else f"{metric_text(low)} to {metric_text(high)}"
-        shown = metric_text(value)
-        console.print(f"   {metric_label(name_of_metric):<20}{shown:>14}   95 % CI {interval}", markup=False)
+    counted = np.arange(len(rows)) if weight is None else np.flatnonzero(weight > 0)
+    resampled = len(counted) if together is None else len(np.unique(together[counted]))
+    for metric in metrics:
+        low, high = score.interval(metric.name)
+        interval = f"95 % CI {metric_text(low)} to {metric_text(high)}"
+        if np.isnan(low):
+            interval = f"no interval: {why_no_interval(metric, found.values, resampled)}"
+        shown = metric_text(score.metrics[metric.name])
+        console.print(f"   {metric_label(metric.name):<20}{shown:>14}   {interval}", markup=False)
     for table_of_groups in tables:
         for line in table_of_groups.lines():
             console.print(line, markup=False, highlight=False, no_wrap=True, overflow="ignore", crop=False)

@@ -330,6 +330,17 @@ def test_what_a_better_model_does_without_is_said(uses: dict[str, bool], best: s
     assert sentence in Page(report_page(replace(content(), result=found))).text
 
 
+@pytest.mark.parametrize(("loss", "said"), [(0.9, True), (1.1, False)])
+def test_a_blend_above_a_model_of_its_own_is_explained(loss: float, *, said: bool) -> None:
+    ours = LeaderboardLine(model=OURS, photos=True, loss=1.0, error=0.1, share=None, seconds=None)
+    single = LeaderboardLine(model=TABLE, photos=False, loss=loss, error=0.1, share=1.0, seconds=1.0)
+    unused = replace(single, model="unused", loss=0.1, share=0.0)
+    competed = replace(contest(), leaderboard=[ours, single, unused])
+    found = result(scores=scored(0.30, 0.35), competed=competed)
+    sentence = "so a blend can have a higher loss than a model that it consists of"
+    assert (sentence in Page(report_page(replace(content(), result=found))).text) == said
+
+
 def test_photos_are_judged_beside_the_text_and_refused_text_that_is_read_is_told() -> None:
     subject = content()
     rule = replace(photo_rule(claim=False, use=False), what="text")

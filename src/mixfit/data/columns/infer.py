@@ -229,9 +229,20 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
     notes = [f"{single} of {len(counts)} classes have one row only, kept in train"] if single else []
     words = [key for key in counts.index if key.lower() in MISSING_WORDS]
     notes += [f"{words[0]!r} is taken as a class of its own"] if words else []
-    other = "a count: --task count" if looks_like_counts(goal) else "a number: --task regression"
-    notes += [f"could be {other}"] if numeric and len(counts) > 2 else []
+    if found == "multiclass":
+        other = "a count: --task count" if looks_like_counts(goal) else "a number: --task regression"
+        possible = [*_ordered_task(goal), *([other] if numeric and len(counts) > 2 else [])]
+        notes += [f"could be {', or '.join(possible)}"] if possible else []
     return found, reason, "; ".join(notes)
+
+
+def _ordered_task(goal: Facts) -> list[str]:
+    """How to have the classes ordered, if their order is known."""
+    try:
+        order = order_of(goal)
+    except ConfigError:
+        return []
+    return [f"ordered from {order[0]!r} to {order[-1]!r}: --task ordered"] if len(order) > 2 else []
 
 
 def _is_amount(goal: Facts) -> bool:

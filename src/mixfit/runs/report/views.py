@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from mixfit.choices import NUMBER_TASKS
 from mixfit.ensemble.calibration import Bin, calibration_error, chance_range, judged_probability, reliability
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule
-from mixfit.evaluation.result import Part, Result, Score
+from mixfit.evaluation.result import Contest, Part, Result, Score
 from mixfit.html import ends_text, number, short
 from mixfit.predictor.card import Coverage
 from mixfit.runs.report import figures
@@ -115,6 +115,13 @@ def beaten_by_table(result: Result) -> str:
             f"{short(ours[0].model)} {number(ours[0].metrics[result.headline])}."
         )
     return ""
+
+
+def blend_is_above(contest: Contest) -> bool:
+    """Whether a model of the blend has a lower out-of-fold loss than every blend."""
+    blends = [line.loss for line in contest.leaderboard if line.share is None]
+    members = [line.loss for line in contest.leaderboard if line.share]
+    return bool(blends and members) and min(members) < min(blends)
 
 
 def _uses(result: Result) -> set[str]:
