@@ -5,9 +5,10 @@ an epoch, as memory is the question. Each way runs in a process of its own, on o
 less what it had when the model was loaded, is given in MB and in MB per million rows; the two files must be equal. The
 table is a Parquet file, or with "csv" or "csv.gz" a text file.
 With "quick": seconds of the processor by stage for a run of the preset quick on 3,000 rows x 30 columns, the table of
-bench_growth.py, and how far kernel ridge, which is summed in blocks, is from the plain sum.
+bench_growth.py, and how far kernel ridge, which is summed in blocks, is from the plain sum; with "refit" for a run that
+was fitted again on all rows, so that one model predicts in place of five.
 Run: python benchmarks/bench_predict.py [csv|csv.gz] [ROWS]
-     python benchmarks/bench_predict.py quick [ROWS]"""
+     python benchmarks/bench_predict.py quick|refit [ROWS]"""
 
 import gzip
 import resource
@@ -71,7 +72,7 @@ def measure(run: Path, table: Path, out: Path, *, whole: bool) -> None:
     )
 
 
-def measure_quick(rows: int) -> None:
+def measure_quick(rows: int, *, refit: bool) -> None:
     """Train a run of the preset quick, and predict new rows with it."""
     import bench_growth
     import torch
@@ -86,7 +87,7 @@ def measure_quick(rows: int) -> None:
     sizes = {"columns": 30, "levels": 300}
     with tempfile.TemporaryDirectory() as folder:
         place, console = Path(folder), Console(quiet=True)
-        settings = TrainConfig(preset="quick")
+        settings = TrainConfig(preset="quick", refit=refit)
         run = fit(
             bench_growth.table(rows=3_000, seed=0, **sizes), target="y", out=place, train=settings, console=console
         )
@@ -124,8 +125,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         run, table, out = map(Path, sys.argv[2:5])
         return measure(run, table, out, whole=out.stem == "whole")
-    if sys.argv[1:2] == ["quick"]:
-        return measure_quick(int(sys.argv[2]) if sys.argv[2:] else 100_000)
+    if sys.argv[1:2] in (["quick"], ["refit"]):
+        return measure_quick(int(sys.argv[2]) if sys.argv[2:] else 100_000, refit=sys.argv[1] == "refit")
     kind = sys.argv.pop(1) if sys.argv[1:2] in (["csv"], ["csv.gz"]) else "parquet"
     rows = int(sys.argv[1]) if sys.argv[1:] else ROWS
     print(f"mixfit {version('mixfit')}, pyarrow {pa.__version__}, numpy {np.__version__}, one thread")

@@ -365,7 +365,8 @@ class TrainConfig:
     refit: bool = False
     """After the evaluation, fit the delivered model once more on all rows, test rows included."""
     folds: int | None = None
-    """Folds on which a preset's models are fitted and judged, from 2 to 20; by default 5, and 10 for best."""
+    """Folds on which a preset's models are fitted and judged, from 2 to 20; by default 5, and 10 for best and for few
+    rows with balanced."""
     batch_size: int | None = None
     """Rows per batch; by default set by the number of training rows."""
     patience: int = 15

@@ -23,7 +23,7 @@ from mixfit.auto.budget import (
 )
 from mixfit.auto.cost import Sizes
 from mixfit.auto.memory import available_bytes
-from mixfit.auto.presets import Plan, plan_for
+from mixfit.auto.presets import FOLDS, Plan, plan_for
 from mixfit.auto.timetable import Timetable
 from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
@@ -79,7 +79,7 @@ class RunPlan:
 
     def spent(self, models: Sequence[Model]) -> float:
         """Estimated seconds of a run with these models, beyond image features and explanations."""
-        return fixed_seconds(self.sizes, len(models)) + sum(model_seconds(one, self.sizes) for one in models)
+        return _spent(models, self.sizes)
 
     @property
     def seconds(self) -> float:
@@ -90,6 +90,11 @@ class RunPlan:
         if size is None:
             return spent
         return spent + cost.seconds(cost.explanation_work(models, self.sizes, self.explained_columns, *size))
+
+
+def _spent(models: Sequence[Model], s: Sizes) -> float:
+    """Estimated seconds of a run with these models, beyond image features and explanations."""
+    return fixed_seconds(s, len(models)) + sum(model_seconds(one, s) for one in models)
 
 
 def sizes_of(mixed: MixedData, image: ImageEncoder | None, folds: int) -> Sizes:
@@ -133,6 +138,14 @@ def plan_run(
 
     plan = planned()
     sizes = sizes_of(mixed, image, plan.folds)
+    if (
+        train.folds is None
+        and plan.folds > FOLDS.get(train.preset, 0)
+        and _spent(plan.models, sizes) > preset_seconds(train.preset, sizes.rows)
+    ):
+        train = replace(train, folds=FOLDS[train.preset])
+        plan = planned()
+        sizes = sizes_of(mixed, image, plan.folds)
     timetable.note(cost.seconds(cost.reading_work(sizes)), timetable.last)
     photo_seconds = cost.seconds(cost.photo_pass_work(sizes)) if frozen else 0.0
     if timetable.limit is not None and image is not None and photo_seconds * timetable.pace >= 1:

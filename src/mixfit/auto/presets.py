@@ -19,7 +19,10 @@ from mixfit.models.ours import our_models
 from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import BLENDS
 
-_FOLDS = {"quick": 5, "balanced": 5, "best": 10}
+FOLDS = {"quick": 5, "balanced": 5, "best": 10}
+_MORE_FOLDS, _FEW = 10, 1_500
+"""Folds of ``balanced`` where rows times fitted numbers are at most so many, so that each model learns from nine tenths
+of the few rows."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
@@ -61,7 +64,7 @@ def plan_for(
     """
     check_models(models, train)
     preset: Preset = train.preset
-    folds = _FOLDS.get(preset, 0) if train.folds is None else train.folds
+    folds = _fold_count(data, train) if train.folds is None else train.folds
     train = replace(train, epochs=min(train.epochs, _MOST_EPOCHS.get(preset, train.epochs)))
     settings: Any = {"config": ModelConfig() if model is None else model, "train": train, "backbone": backbone}
     if features is None:
@@ -117,6 +120,14 @@ def plan_for(
         folds=folds,
         left_out=tuple(f"{one.name}: {reasons[one.name]}" for one in models if reasons[one.name]),
     )
+
+
+def _fold_count(data: MixedData, train: TrainConfig) -> int:
+    """The number of folds of a preset; a time limit and fine-tuned networks leave no time for more."""
+    rows, classes = len(data.split.train) + len(data.split.valid), len(data.target.classes or ())
+    few = rows * (classes if classes > 2 else 1) <= _FEW
+    more = train.preset == "balanced" and few and train.time is None and not train.fine_tune
+    return _MORE_FOLDS if more else FOLDS.get(train.preset, 0)
 
 
 def check_models(models: Sequence[Model], train: TrainConfig) -> None:

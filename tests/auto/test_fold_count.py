@@ -1,0 +1,59 @@
+"""How many folds a preset has: more for few rows, if there is time for them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from mixfit.auto import planning
+from mixfit.auto.planning import plan_run
+from mixfit.auto.presets import plan_for
+from mixfit.auto.timetable import Timetable
+from mixfit.config import ModelConfig, TrainConfig
+from mixfit.data.load import MixedData, load_data
+
+QUIET = Console(quiet=True)
+
+
+def data(rows: int, classes: int = 0) -> MixedData:
+    """All rows but a fifth train and validate."""
+    x = np.random.default_rng(0).normal(size=rows)
+    y: Any = x if not classes else [f"class {number % classes}" for number in range(rows)]
+    return load_data(pd.DataFrame({"x": x, "z": np.roll(x, 1), "y": y}), target="y")
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "settings", "folds"),
+    [
+        (300, 0, {}, 10),
+        (300, 2, {}, 10),
+        (300, 5, {}, 10),
+        (600, 5, {}, 5),
+        (1_700, 0, {}, 10),
+        (2_500, 0, {}, 5),
+        (300, 0, {"preset": "quick"}, 5),
+        (2_500, 0, {"preset": "best"}, 10),
+        (300, 0, {"time": "10m"}, 5),
+        (300, 0, {"fine_tune": True}, 5),
+        (300, 0, {"folds": 3}, 3),
+        (2_500, 0, {"folds": 12}, 12),
+    ],
+)
+def test_few_rows_have_more_folds(rows: int, classes: int, settings: dict[str, Any], folds: int) -> None:
+    mixed, train = data(rows, classes), TrainConfig(**settings)
+    assert plan_for(mixed, train).folds == folds
+    timetable = Timetable(QUIET)
+    run = plan_run(mixed, image=None, model=ModelConfig(), train=train, models=(), timetable=timetable)
+    assert run.plan.folds == folds
+
+
+def test_more_folds_than_the_budget_allows_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than fewer models."""
+    mixed, train = data(300), TrainConfig()
+    given: Any = {"image": None, "model": ModelConfig(), "train": train, "models": ()}
+    seconds = plan_run(mixed, **given, timetable=Timetable(QUIET)).seconds
+    monkeypatch.setattr(planning, "preset_seconds", lambda *_: seconds / 1.5)
+    less = plan_run(mixed, **given, timetable=Timetable(QUIET))
+    assert (less.plan.folds, less.sizes.folds, less.plan.left_out) == (5, 5, ())
