@@ -1,4 +1,4 @@
-"""``mixfit export --int8``: kept if the out-of-fold loss and the time of a photo allow it, else refused with both."""
+"""``mixfit export --int8``: kept if the test loss and the time of a photo allow it, else refused with both."""
 
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,12 @@ def test_what_is_as_good_and_faster_is_kept() -> None:
     Judged(loss=(1.0, 0.5), seconds=(2e-3, 1e-3), rows=50).require()
 
 
-def test_the_loss_is_that_of_rows_out_of_fold(blend_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folds are those of the training, and a file with the network in 8 bits predicts about the same."""
+def test_the_loss_is_that_of_test_rows(blend_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the training, and a file with the network in 8 bits predicts about the same."""
     assert isinstance(blend_run.predictor, BlendPredictor)
-    _, _, rows, number = int8._out_of_fold(blend_run.predictor, blend_run.folder)
-    assert len(rows) == len(pd.read_parquet(blend_run.folder / "predictions_valid.parquet"))
-    assert set(number.tolist()) == set(range(len(blend_run.predictor.folds)))
+    mixed, _ = int8._data_of(blend_run.predictor, blend_run.folder)
+    known = pd.read_parquet(blend_run.folder / "predictions_test.parquet")
+    assert sorted(mixed.row_numbers[mixed.split.test]) == sorted(known["row"])
     write, made = networks._write, list[Any]()
 
     def traced_once(*given: Any) -> Any:
@@ -69,7 +69,7 @@ def test_the_loss_is_that_of_rows_out_of_fold(blend_run: Run, tmp_path: Path, mo
     assert "ImageNet" in found.meta["licence"]
     assert found.image_network is not None
     network, judged = quantized(blend_run.predictor, found.image_network, blend_run.folder)
-    assert judged.rows > 20
+    assert judged.rows == min(len(known), 256)
     assert min(judged.seconds) > 0
     assert 0 < judged.loss[0] < 4
     assert judged.loss[1] == pytest.approx(judged.loss[0], rel=0.5)
@@ -77,7 +77,7 @@ def test_the_loss_is_that_of_rows_out_of_fold(blend_run: Run, tmp_path: Path, mo
     assert {node.op_type for node in network.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
     monkeypatch.setattr(int8, "quantized", lambda *_: (network, Judged(loss=(1.0, 1.0), seconds=(2.0, 1.0), rows=50)))
     file = export_run(blend_run, tmp_path / "model.onnx", int8=True)
-    assert any("image network is in 8 bits: out-of-fold loss" in note for note in file.notes)
+    assert any("image network is in 8 bits: test loss" in note for note in file.notes)
     assert file.agreement is not None
     assert np.median(file.agreement.differences) < 0.5
 

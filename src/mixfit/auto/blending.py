@@ -33,6 +33,7 @@ from mixfit.ensemble.cross_fit import (
     Fits,
     FittedFolds,
     Fitting,
+    Fold,
     OutOfTimeError,
     cross_fit,
     fit_folds,
@@ -54,7 +55,7 @@ from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.linear import Constant
-from mixfit.models.model import SMALL, Model, Trainable, looks, one_thread, reads
+from mixfit.models.model import SMALL, FittedModel, Model, OfAllRows, Trainable, looks, one_thread, reads
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
@@ -210,7 +211,10 @@ def train_blend(
     few = len(mixed.split.train) + len(mixed.split.valid) <= SMALL
     encoding = timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes)))
     with encoding, one_thread() if few else nullcontext():
-        folds = fit_folds(mixed, plan.folds, seed=train.seed, validation=choosing, scores=run_plan.scores)
+        alone = any(isinstance(one, OfAllRows) and one.of_all_rows for one in plan.models)
+        folds = fit_folds(
+            mixed, plan.folds, seed=train.seed, validation=choosing, scores=run_plan.scores, all_rows=alone
+        )
     if texts:
         columns = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
         seconds = time.perf_counter() - started
@@ -325,8 +329,8 @@ class _Fits:
 
     def _begin_all(self, models: list[Model], elsewhere: Fits) -> None:
         """Begin all fits that depend on no other model and on no pixels, which are not decoded yet."""
-        every = [*self.folds.folds, *([] if self.folds.final is None else [self.folds.final])]
         for one in models:
+            every = self.folds.fitting(one)
             waits = "pixels" in one.sees or (isinstance(one, Trainable) and one.begins_with is not None)
             if not waits and not isinstance(one, Constant):
                 todo = [place for place in range(len(every)) if self.keeper is None or not self.keeper.kept(one, place)]
@@ -664,9 +668,9 @@ def _predictor(
                     photos=fold.encoder.photos if photo_encoder is not None else None,
                 ),
                 layout=fold.rows.layout,
-                models={name: by_name[name].fitted[place] for name in chosen.shares},
+                models=models,
             )
-            for place, fold in enumerate(folds.predicting)
+            for fold, models in _models_by_fold(folds, [by_name[name] for name in chosen.shares])
         ],
         temperatures={name: by_name[name].temperature for name in chosen.shares},
         photos=photos,
@@ -681,6 +685,15 @@ def _predictor(
         metric=mixed.metric,
         threshold=judged.final_threshold(chosen.calibrated),
     )
+
+
+def _models_by_fold(folds: FittedFolds, fittings: Sequence[Fitting]) -> list[tuple[Fold, dict[str, FittedModel]]]:
+    """The models that predict new rows, by the fold that they were fitted on."""
+    found: list[tuple[Fold, dict[str, FittedModel]]] = [(fold, {}) for fold in folds.every]
+    for one in fittings:
+        for fitted, of_it in zip(one.fitted, folds.predicting(one.model), strict=True):
+            next(models for fold, models in found if fold is of_it)[one.model.name] = fitted
+    return [(fold, models) for fold, models in found if models]
 
 
 def _refitted(

@@ -6,7 +6,7 @@ costs is the same on every machine. A model of the user has no known cost."""
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.scores import MOST_ROWS
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear
-from mixfit.models.model import AXES_ROWS, Model, Sees, looks, reads
+from mixfit.models.model import AXES_ROWS, Model, OfAllRows, Sees, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
 from mixfit.models.trees import BoostedTrees
@@ -186,7 +186,9 @@ def predict_work(model: Model, s: Sizes, rows: int | float) -> Work:
 
 def model_work(model: Model, s: Sizes) -> Work:
     """The work of cross-validating a model: fits and predictions of all folds."""
-    return times(total([fit_work(model, s), predict_work(model, s, s.predicted)]), s.folds)
+    work = times(total([fit_work(model, s), predict_work(model, s, s.predicted)]), s.folds)
+    alone = isinstance(model, OfAllRows) and model.of_all_rows
+    return total([work, fit_work(model, replace(s, folds=1))]) if alone else work
 
 
 def design_columns(sees: Sees, s: Sizes) -> int:
@@ -303,8 +305,8 @@ def shared_work(s: Sizes) -> Work:
     rows = s.rows + s.test
     narrow, learnt, scored = min(s.fit, s.features), min(s.fit, AXES_ROWS), min(s.fit, MOST_ROWS)
     return {
-        "folds": s.folds,
-        "encoding": s.folds * rows * s.columns / _MILLION,
+        "folds": s.folds + 1,
+        "encoding": (s.folds + 1) * rows * s.columns / _MILLION,
         "components": s.folds * learnt * s.features * min(narrow, 600) / _MILLION,
         "photo products": s.scores * s.folds * scored * s.features * narrow / _MILLION,
         "photo solutions": s.scores * s.folds * narrow**3 / _MILLION,
@@ -317,8 +319,8 @@ def text_work(s: Sizes) -> Work:
     exact = min(s.fit, 2_500)
     return {
         "text characters": (s.folds + 1) * s.characters / 1e3,
-        "text products": s.folds * s.texts * exact**3 / _MILLION,
-        "text rows": s.folds * s.texts * min(s.fit, 20_000) / _MILLION * min(max(s.classes, 1), 24),
+        "text products": (s.folds + 1) * s.texts * exact**3 / _MILLION,
+        "text rows": (s.folds + 1) * s.texts * min(s.fit, 20_000) / _MILLION * min(max(s.classes, 1), 24),
     }
 
 
@@ -357,7 +359,7 @@ def explanation_work(models: Iterable[Model], s: Sizes, columns: int, rows: int,
         work = predict_work(model, s, each)
         match model:
             case KernelRidge():
-                parts.append({"explained kernels": folds * work["kernel predict"]})
+                parts.append({"explained kernels": rows * work["kernel predict"]})  # of all rows alone
             case Network():
                 calls = {"explained networks": folds * work["network predict"], "explained calls": folds}
                 parts.append(calls)

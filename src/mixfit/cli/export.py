@@ -32,7 +32,7 @@ def export(
     to
         onnx for the file; html for a folder with it and a page that predicts in a browser, without a server.
     int8
-        Compute the image network in 8 bits; refused if the out-of-fold loss grows by 1 % or more, or if it is no
+        Compute the image network in 8 bits; refused if the test loss grows by 1 % or more, or if it is no
         faster here.
     runtime
         onnxruntime-web for a page: the archive of npm pack, or the folder of the package.

@@ -25,7 +25,7 @@ from mixfit.ensemble.intervals import best_temperature, tempered
 from mixfit.ensemble.pool import pooled
 from mixfit.errors import ConfigError, Diverged
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
-from mixfit.models.model import Components, FittedModel, Layout, Model, Rows, State, Trainable, TrainingRows
+from mixfit.models.model import Components, FittedModel, Layout, Model, OfAllRows, Rows, State, Trainable, TrainingRows
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
@@ -96,7 +96,7 @@ class Fitting:
 
     model: Model
     fitted: list[FittedModel]
-    """Models that predict new rows: one per fold, or with folds in time order one fitted on all rows."""
+    """Models that predict new rows: one per fold, or one of all rows (see ``FittedFolds.predicting``)."""
     predictions: np.ndarray
     """Out-of-fold predictions, ``(rows,)`` or ``(rows, classes)``, without temperature; nan for rows that are only
     training rows."""
@@ -105,7 +105,7 @@ class Fitting:
     temperature: float
     """Temperature from all rows, for new rows."""
     fitted_on_fold: list[FittedModel]
-    """One model per fold, followed by the one fitted on all rows, if any."""
+    """One model per fold, followed by the one of all rows, if there is one."""
     seconds: float
 
     def honest(self, number: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ class Fitting:
 
     def mean(self, folds: "FittedFolds", rows: np.ndarray) -> np.ndarray:
         """Pooled prediction of the models for any rows of the table, each at the temperature as in a predictor."""
-        pairs = zip(self.fitted, folds.predicting, strict=True)
+        pairs = zip(self.fitted, folds.predicting(self.model), strict=True)
         found = [model.predict(fold.rows.take(rows)) for model, fold in pairs]
         return pooled([one if one.ndim == 1 else tempered(one, self.temperature) for one in found])
 
@@ -134,7 +134,8 @@ class FittedFolds:
     plan: Folds
     folds: list[Fold]
     final: Fold | None
-    """A fold of all rows, if the folds are in time order and new rows are later than all of them."""
+    """A fold of all rows, for models of which one fit predicts; if the folds are in time order, for all models, as new
+    rows are later than all of them."""
     truth: np.ndarray
     """Scaled numbers or class indices of ``rows``."""
     weight: np.ndarray | None
@@ -157,10 +158,19 @@ class FittedFolds:
         """Number of folds."""
         return len(self.folds)
 
+    def predicting(self, model: Model) -> list[Fold]:
+        """Folds of which a model predicts new rows."""
+        alone = self.plan.times is not None or (isinstance(model, OfAllRows) and model.of_all_rows)
+        return [self.final] if self.final is not None and alone else self.folds
+
+    def fitting(self, model: Model) -> list[Fold]:
+        """Folds that a model is fitted on, the one of all rows last."""
+        return [*self.folds, *(fold for fold in self.predicting(model) if fold is self.final)]
+
     @property
-    def predicting(self) -> list[Fold]:
-        """Folds whose models predict new rows."""
-        return self.folds if self.final is None else [self.final]
+    def every(self) -> list[Fold]:
+        """All folds, the one of all rows last."""
+        return [*self.folds, *([] if self.final is None else [self.final])]
 
     def with_pixels(self, pixels: ImageSource | None) -> "FittedFolds":
         """The same folds, with pixels in addition to features."""
@@ -242,7 +252,9 @@ class Fits(Protocol):
         """End the fits of a model that nobody waits for any more."""
 
 
-def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = False, scores: bool = True) -> FittedFolds:
+def fit_folds(
+    data: MixedData, count: int, *, seed: int, validation: bool = False, scores: bool = True, all_rows: bool = False
+) -> FittedFolds:
     """Fit what the models share on the training rows of each fold of ``data.folds``.
 
     Args:
@@ -250,6 +262,8 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
         validation: hold out validation rows from the training rows of each fold, for callbacks that choose by them.
             No network ever sees the out-of-fold rows of its fold.
         scores: learn scores of photos, which trees and networks take.
+        all_rows: also make the fold of all rows, for models of which one fit of it predicts, without scores of photos;
+            with folds in time order it is always made.
     """
     plan, photos = data.folds(count, seed=seed), photo_means(data)
     notes = data.ties.joined(plan.rows, share=1 / count).notes
@@ -268,7 +282,7 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
             seed=seed + place,
             unit=plan.unit[inside],
             network_rows=network_rows,
-            scores=scores,
+            scores=scores and (place < plan.count or plan.times is not None),
         )
         return replace(fold, times=times, gap=plan.gap)
 
@@ -276,7 +290,7 @@ def fit_folds(data: MixedData, count: int, *, seed: int, validation: bool = Fals
     return FittedFolds(
         plan=plan,
         folds=[fitted(place) for place in range(plan.count)],
-        final=None if plan.times is None else fitted(plan.count),
+        final=fitted(plan.count) if all_rows or plan.times is not None else None,
         truth=data.arrays.target.numpy()[plan.rows],
         weight=None if weight is None else weight.numpy()[plan.rows],
         notes=notes,
@@ -386,9 +400,9 @@ def cross_fit(
         Diverged: its predictions are not finite.
     """
     started, spent, known = time.perf_counter(), list[float](), dict[int, FittedModel]()
-    every = [*folds.folds, *([] if folds.final is None else [folds.final])]
+    every = folds.fitting(model)
     if keeper is not None:
-        keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(every)])
+        keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(folds.every)])
     if fits is not None:
         if keeper is not None:
             saved = ((place, keeper.load(model, place, fold.rows.layout)) for place, fold in enumerate(every))
@@ -422,8 +436,7 @@ def cross_fit(
             predictions = np.full((len(folds.rows), *values.shape[1:]), np.nan)
         predictions[judged] = values
     assert predictions is not None  # there are folds
-    if folds.final is not None:
-        each.append(fitted_on(folds.count, folds.final))
+    each += [fitted_on(folds.count, fold) for fold in every[folds.count :]]
     temperatures, temperature = np.ones(folds.count), 1.0
     if predictions.ndim == 2 and model.sees:  # the class frequencies of a constant stay unchanged
         # An accurate but overconfident network would otherwise get no share in a blend of probabilities.
@@ -431,7 +444,7 @@ def cross_fit(
         temperature = _temperature(folds, predictions, folds.number >= 0)
     return Fitting(
         model=model,
-        fitted=each[-len(folds.predicting) :],
+        fitted=each[-len(folds.predicting(model)) :],
         fitted_on_fold=each,
         predictions=predictions,
         temperatures=temperatures,
@@ -488,7 +501,7 @@ def refit(
         The fold of all rows, and the fitted models by name.
     """
     rows = np.sort(np.concatenate([data.split.train, data.split.valid, data.split.test]))
-    every = [*folds.folds, *([] if folds.final is None else [folds.final])]
+    every = folds.every
     unit, scores = data.ties.joined(rows).unit, any(one.encoder.photos is not None for one in every)
     fold = make_fold(data, rows, photo_means(data), seed=every[0].seed + len(every), unit=unit, scores=scores)
     times = None if data.split_time is None else Times.of(data.table.select(rows)[data.split_time])

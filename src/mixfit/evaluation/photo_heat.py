@@ -190,14 +190,16 @@ def looking_networks(predictor: Predictor) -> list[NetworkPredictor]:
     if isinstance(predictor, NetworkPredictor):
         return [predictor]
     assert isinstance(predictor, BlendPredictor)
-    members = predictor.folds[0].models.items()
-    looking = [name for name, model in members if isinstance(model, FittedNetwork) and model.model.image is not None]
+    members = {name: model for fold in predictor.folds for name, model in fold.models.items()}
+    looking = [
+        name for name, model in members.items() if isinstance(model, FittedNetwork) and model.model.image is not None
+    ]
     if not looking:
         raise ConfigError(
             f"No network of this blend uses photos, and other models have no heat maps: {', '.join(predictor.shares)}."
         )
     name = max(looking, key=lambda name: predictor.shares[name])
-    return [_of_fold(predictor, fold, name) for fold in predictor.folds]
+    return [_of_fold(predictor, fold, name) for fold in predictor.folds if name in fold.models]
 
 
 def _of_fold(predictor: BlendPredictor, fold: FoldModels, name: str) -> NetworkPredictor:

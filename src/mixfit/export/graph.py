@@ -303,7 +303,7 @@ def _blend(
                 found = _tempered(found, predictor.temperatures[name])
             if predictor.pool_floor is not None:
                 found = op.log(found + predictor.pool_floor)
-            part = found * (1 / len(predictor.folds))
+            part = found * (1 / predictor.fold_counts[name])
             pools[name] = pools[name] + part if name in pools else part
     sums = None
     for name, pool in pools.items():

@@ -1,9 +1,9 @@
 """The image network of a file in whole numbers of 8 bits: made with photos of the run, judged, and kept only if good.
 
 In: a finished run, and its image network as ONNX. Out: the network with 8-bit weights and activations (Jacob et al.
-2018, arXiv:1712.05877), and how it compares: the loss of out-of-fold rows with its features instead of those in single
-precision, and the seconds of a photo on this machine. The rows whose photos set the ranges of the activations are not
-among those that judge."""
+2018, arXiv:1712.05877), and how it compares: the loss of test rows, which no model has seen, with its features instead
+of those in single precision, and the seconds of a photo on this machine. Photos of training rows set the ranges of the
+activations."""
 
 import tempfile
 import time
@@ -32,7 +32,7 @@ from mixfit.predictor.base import Predictor, RawRows
 from mixfit.predictor.blend import BlendPredictor
 
 MARGIN = 0.01
-"""Part of the out-of-fold loss by which it may grow at most."""
+"""Part of the test loss by which it may grow at most."""
 _JUDGED, _CALIBRATION = 256, 64
 """Largest numbers of rows that judge, and of those whose photos set the ranges of activations."""
 _AT_ONCE = 16
@@ -44,7 +44,7 @@ class Judged:
     """The network in 8 bits beside that in single precision; pairs have single precision first."""
 
     loss: tuple[float, float]
-    """Mean loss of the out-of-fold rows."""
+    """Mean loss of the test rows."""
     seconds: tuple[float, float]
     """Of a photo."""
     rows: int
@@ -56,7 +56,7 @@ class Judged:
 
     def __str__(self) -> str:
         return (
-            f"out-of-fold loss {self.loss[1]:.4g} instead of {self.loss[0]:.4g} ({self.growth:+.2%}, at most "
+            f"test loss {self.loss[1]:.4g} instead of {self.loss[0]:.4g} ({self.growth:+.2%}, at most "
             f"{MARGIN:+.0%}) on {self.rows} rows; {1e3 * self.seconds[1]:.1f} ms instead of "
             f"{1e3 * self.seconds[0]:.1f} ms a photo"
         )
@@ -93,15 +93,15 @@ def quantized(predictor: BlendPredictor, network: onnx.ModelProto, run: Path) ->
 
     Args:
         network: that of the file, in single precision.
-        run: folder of the run, for its table and folds.
+        run: folder of the run, for its table and split.
     Raises:
-        NotExportable: no folds predict new rows.
+        NotExportable: there are no rows that the model has not seen.
     """
-    mixed, images, rows, number = _out_of_fold(predictor, run)
-    turn = np.arange(len(rows))
-    calibrating, judging = _spread(turn[turn % 4 == 0], _CALIBRATION), _spread(turn[turn % 4 != 0], _JUDGED)
+    mixed, images = _data_of(predictor, run)
+    judging = _spread(mixed.split.test, _JUDGED)
     ranges, judged = (
-        predictor.raw_rows(mixed.table.select(rows[chosen]), images=images) for chosen in (calibrating, judging)
+        predictor.raw_rows(mixed.table.select(chosen), images=images)
+        for chosen in (_spread(mixed.split.train, _CALIBRATION), judging)
     )
     encoder = predictor.photo_encoder
     assert encoder is not None
@@ -110,7 +110,7 @@ def quantized(predictor: BlendPredictor, network: onnx.ModelProto, run: Path) ->
             raise NotExportable("--int8 needs rows with photos that are there: export without --int8.")
     made = _in_8_bits(network, _Pixels(encoder.fast, ranges))
     tables, seconds = _features([_session(one) for one in (network, made)], encoder.fast, judged)
-    losses = [_loss(predictor, mixed, rows[judging], number[judging], judged, table) for table in tables]
+    losses = [_loss(predictor, mixed, judging, judged, table) for table in tables]
     return made, Judged(loss=(losses[0], losses[1]), seconds=seconds, rows=len(judging))
 
 
@@ -119,17 +119,17 @@ def _spread(rows: np.ndarray, most: int) -> np.ndarray:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(np.int64))] if len(rows) else rows
 
 
-def _out_of_fold(predictor: BlendPredictor, run: Path) -> tuple[MixedData, Path, np.ndarray, np.ndarray]:
-    """The data of a run, the folder of its photos, the rows that a fold did not see, and the number of that fold."""
+def _data_of(predictor: BlendPredictor, run: Path) -> tuple[MixedData, Path]:
+    """The data of a run, whose test rows the predictor has not seen, and the folder of its photos."""
     settings = read_config(run / "config.toml") if (run / "config.toml").is_file() else None
     if settings is None or settings.table is None or not settings.table.is_file():
         raise NotExportable(
-            "--int8 compares out-of-fold losses, which needs the run folder and the table of the training: give the "
+            "--int8 compares losses of test rows, which needs the run folder and the table of the training: give the "
             "run folder, or export without --int8."
         )
     if predictor.facts is not None and predictor.facts.refit:
         raise NotExportable(
-            "--int8 compares out-of-fold losses, and this model was fitted on all rows: train without --refit, or "
+            "--int8 compares losses of test rows, and this model was fitted on all rows: train without --refit, or "
             "export without --int8."
         )
     mixed = load_data(
@@ -141,21 +141,18 @@ def _out_of_fold(predictor: BlendPredictor, run: Path) -> tuple[MixedData, Path,
         progress=False,
         text_model=None if predictor.text_features is None else predictor.text_features.embedder,
     )
-    plan = mixed.folds(max(2, len(predictor.folds)), seed=settings.train.seed)
-    if plan.times is not None or plan.count != len(predictor.folds):
+    test = mixed.split.test
+    if not len(test):
         raise NotExportable(
-            "--int8 compares out-of-fold losses, and the folds of this model do not predict new rows, as they go "
-            "forward in time: export without --int8."
+            "--int8 compares losses of test rows, and this run has none: train with some, or export without --int8."
         )
-    judged = plan.number >= 0
-    rows, known = plan.rows[judged], saved_columns(run / "predictions_valid.parquet", ["row"])["row"].to_numpy()
-    if not np.array_equal(np.sort(known), np.sort(mixed.row_numbers[rows])):
+    known = saved_columns(run / "predictions_test.parquet", ["row"])["row"].to_numpy()
+    if not np.array_equal(np.sort(known), np.sort(mixed.row_numbers[test])):
         raise DataError(
-            f"The out-of-fold rows of {settings.table} are not those of the training, as the table or its photos have "
+            f"The test rows of {settings.table} are not those of the training, as the table or its photos have "
             "changed: restore them, or export without --int8."
         )
-    images = images_root(settings.data.images, settings.table.parent)
-    return mixed, images, rows, plan.number[judged]
+    return mixed, images_root(settings.data.images, settings.table.parent)
 
 
 @dataclass
@@ -239,26 +236,14 @@ def _features(
     return [FeatureTable(values=one, readable=readable) for one in values], (first, second)
 
 
-def _loss(
-    predictor: BlendPredictor,
-    mixed: MixedData,
-    rows: np.ndarray,
-    number: np.ndarray,
-    raw: RawRows,
-    features: FeatureTable,
-) -> float:
-    """Mean loss of rows, each predicted by the fold that has not seen it.
+def _loss(predictor: BlendPredictor, mixed: MixedData, rows: np.ndarray, raw: RawRows, features: FeatureTable) -> float:
+    """Mean loss of rows.
 
     Args:
-        rows, number: their places in the table, and folds.
+        rows: their places in the table.
         raw, features: the same rows, and their photos.
     """
-    losses, weight = np.zeros(len(rows)), mixed.arrays.weight
-    truth = mixed.arrays.target.numpy()[rows]
-    for place, fold in enumerate(predictor.folds):
-        its = number == place
-        if its.any():
-            found = replace(predictor, folds=[fold]).scaled_outputs(raw, features, torch.device("cpu"))[its]
-            found = predictor.uncertainty.calibrated(found)
-            losses[its] = row_losses(truth[its], found, counts=mixed.schema.task == "count")
+    found = predictor.uncertainty.calibrated(predictor.scaled_outputs(raw, features, torch.device("cpu")))
+    losses = row_losses(mixed.arrays.target.numpy()[rows], found, counts=mixed.schema.task == "count")
+    weight = mixed.arrays.weight
     return float(np.average(losses, weights=None if weight is None else weight.numpy()[rows]))

@@ -246,6 +246,11 @@ class KernelRidge:
         """See ``Model``."""
         return name_of("kernel ridge", self.sees)
 
+    @property
+    def of_all_rows(self) -> bool:
+        """See ``OfAllRows``."""
+        return True
+
     def kept(self, rows: int) -> int:
         """Number of training rows that it keeps."""
         if self.most_kept is not None:

@@ -335,6 +335,17 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
+class OfAllRows(Protocol):
+    """A model of which a single fit of all rows predicts new rows, in place of the mean of its folds.
+
+    For smooth models, of which a mean of folds is no better and takes as many times as long."""
+
+    @property
+    def of_all_rows(self) -> bool:
+        """Whether it is one."""
+
+
+@runtime_checkable
 class PredictsMixed(Protocol):
     """A fitted model that encodes each part of mixed rows once, which is many times faster.
 

@@ -1,4 +1,4 @@
-"""The predictor of a blend: a weighted mean of several kinds of models, each fitted on every fold."""
+"""The predictor of a blend: a weighted mean of several kinds of models, each fitted on every fold, or on all rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -92,7 +92,7 @@ class FoldModels:
     layout: Layout
     """Layout of rows encoded by this encoder."""
     models: dict[str, FittedModel]
-    """By name; only models with a share."""
+    """By name; only models with a share, which some have in every fold and others in that of all rows alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +139,11 @@ class BlendPredictor(Predictor):
     def fold_texts(self) -> tuple[TextFeatures, ...]:
         """What was learnt of texts, in each fold."""
         return tuple(fold.encoder.text for fold in self.folds if fold.encoder.text is not None)
+
+    @cached_property
+    def fold_counts(self) -> dict[str, int]:
+        """The number of folds of each model."""
+        return {name: sum(name in fold.models for fold in self.folds) for name in self.shares}
 
     def check_interval(self, level: float) -> None:
         """Refuse a level with too few calibration rows."""
@@ -313,10 +318,11 @@ class BlendPredictor(Predictor):
         save_folder(Path(folder), tensors, description, card)
 
     def _card_notes(self) -> list[str]:
-        listed = ", ".join(f"{name} ({share:.0%})" for name, share in self.shares.items())
-        over = f"over {len(self.folds)} folds" if len(self.folds) > 1 else "fitted on all rows before the test rows"
-        if self.facts is not None and self.facts.refit:
-            over = "fitted on all rows"
+        counts, most = self.fold_counts, max(self.fold_counts.values())
+        rows = "all rows" if self.facts is not None and self.facts.refit else "all rows but the test rows"
+        over = f"over {most} folds" if most > 1 else f"fitted on {rows}"
+        alone = {name: f", one fit of {rows}" if counts[name] < most else "" for name in counts}
+        listed = ", ".join(f"{name} ({share:.0%}{alone[name]})" for name, share in self.shares.items())
         notes = [f"A blend, {over}, of: {listed}."]
         if any("kernel" in name for name in self.shares):
             notes.append("Kernel ridge regression contains training rows, as scaled numbers.")
@@ -358,7 +364,7 @@ class BlendPredictor(Predictor):
             raise DataError("the blend and its models disagree on the use of photos")
         folds: list[FoldModels] = []
         for place, saved in enumerate(mine.folds):
-            if set(saved.models) != set(shares):
+            if not saved.models or not set(saved.models) <= set(shares):
                 raise DataError("the models of a fold are not those with a share")
             encoder = RowEncoder.from_dict(saved.encoder, content.kinds, as_arrays(tensors, f"fold{place}."), embedders)
             check_columns(encoder.preprocessor, common["schema"])
@@ -376,6 +382,8 @@ class BlendPredictor(Predictor):
                 for name, state in saved.models.items()
             }
             folds.append(FoldModels(encoder=encoder, layout=layout, models=fitted))
+        if {name for fold in folds for name in fold.models} != set(shares):
+            raise DataError("a model with a share is missing")
         if mine.pool_floor is not None and not classes:
             raise DataError("the pool of the folds does not match the target")
         uncertainty = uncertainty_from_dict(mine.uncertainty, as_arrays(tensors, _UNCERTAINTY), content.kinds)
@@ -448,7 +456,7 @@ class _Blended:
             found = tempered(found, mine.temperatures[name])
         if mine.pool_floor is not None:
             found = logarithms_of(found, mine.pool_floor)
-        self.pools[name] = self.pools.get(name, 0.0) + found / len(mine.folds)
+        self.pools[name] = self.pools.get(name, 0.0) + found / mine.fold_counts[name]
 
     @property
     def total(self) -> np.ndarray:

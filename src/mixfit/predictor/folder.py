@@ -27,7 +27,7 @@ from mixfit.files import Share, first_line, from_plain, is_there, new_folder, re
 from mixfit.models.model import UnknownModelError
 from mixfit.predictor.card import ModelFacts
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Current format. 1 had single networks only, and is still read; up to 4 the schema did not say how columns are
 written, so that each table is read by itself; up to 5 there were no decision thresholds, counts and ordered classes;
 blends of format 2 are refused for their intervals, and blends of format 3 with boosted trees for these."""
