@@ -55,7 +55,7 @@ from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
 from mixfit.models.encoding import EncodedRows, RowEncoder
 from mixfit.models.linear import Constant
-from mixfit.models.model import SMALL, FittedModel, Model, OfAllRows, Trainable, looks, one_thread, reads
+from mixfit.models.model import SMALL, FittedModel, Model, Trainable, is_of_all_rows, looks, one_thread, reads
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
@@ -211,7 +211,7 @@ def train_blend(
     few = len(mixed.split.train) + len(mixed.split.valid) <= SMALL
     encoding = timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes)))
     with encoding, one_thread() if few else nullcontext():
-        alone = any(isinstance(one, OfAllRows) and one.of_all_rows for one in plan.models)
+        alone = any(is_of_all_rows(one) for one in plan.models)
         folds = fit_folds(
             mixed, plan.folds, seed=train.seed, validation=choosing, scores=run_plan.scores, all_rows=alone
         )

@@ -17,7 +17,7 @@ from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.scores import MOST_ROWS
 from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear
-from mixfit.models.model import AXES_ROWS, Model, OfAllRows, Sees, looks, reads
+from mixfit.models.model import AXES_ROWS, Model, Sees, is_of_all_rows, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
 from mixfit.models.trees import BoostedTrees
@@ -187,7 +187,7 @@ def predict_work(model: Model, s: Sizes, rows: int | float) -> Work:
 def model_work(model: Model, s: Sizes) -> Work:
     """The work of cross-validating a model: fits and predictions of all folds."""
     work = times(total([fit_work(model, s), predict_work(model, s, s.predicted)]), s.folds)
-    alone = isinstance(model, OfAllRows) and model.of_all_rows
+    alone = is_of_all_rows(model)
     return total([work, fit_work(model, replace(s, folds=1))]) if alone else work
 
 
@@ -422,4 +422,4 @@ def is_unknown(model: Model) -> bool:
 def data_bytes(s: Sizes) -> float:
     """Memory of the encoded rows of all folds, in bytes."""
     row = 4 * s.numeric + 16 * s.categories + 4 * s.texts * s.text_width + 4 * s.features
-    return float(s.folds * (s.rows + s.test) * row)
+    return float((s.folds + 1) * (s.rows + s.test) * row)

@@ -25,7 +25,17 @@ from mixfit.ensemble.intervals import best_temperature, tempered
 from mixfit.ensemble.pool import pooled
 from mixfit.errors import ConfigError, Diverged
 from mixfit.models.encoding import PhotoMeans, RowEncoder, mean_features
-from mixfit.models.model import Components, FittedModel, Layout, Model, OfAllRows, Rows, State, Trainable, TrainingRows
+from mixfit.models.model import (
+    Components,
+    FittedModel,
+    Layout,
+    Model,
+    Rows,
+    State,
+    Trainable,
+    TrainingRows,
+    is_of_all_rows,
+)
 from mixfit.training.callback import Callback
 from mixfit.training.checkpoint import Snapshot
 
@@ -160,7 +170,7 @@ class FittedFolds:
 
     def predicting(self, model: Model) -> list[Fold]:
         """Folds of which a model predicts new rows."""
-        alone = self.plan.times is not None or (isinstance(model, OfAllRows) and model.of_all_rows)
+        alone = self.plan.times is not None or is_of_all_rows(model)
         return [self.final] if self.final is not None and alone else self.folds
 
     def fitting(self, model: Model) -> list[Fold]:

@@ -345,6 +345,11 @@ class OfAllRows(Protocol):
         """Whether it is one."""
 
 
+def is_of_all_rows(model: Model) -> bool:
+    """Whether one fit of all rows predicts new rows, see ``OfAllRows``."""
+    return isinstance(model, OfAllRows) and model.of_all_rows
+
+
 @runtime_checkable
 class PredictsMixed(Protocol):
     """A fitted model that encodes each part of mixed rows once, which is many times faster.
