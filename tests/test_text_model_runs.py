@@ -22,6 +22,7 @@ from mixfit.ensemble.blend import row_losses
 from mixfit.ensemble.cross_fit import cross_fit, fit_folds
 from mixfit.evaluation.explain import explain
 from mixfit.evaluation.word_effects import word_effects
+from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Linear
 from mixfit.models.model import TABLE, TEXT
 from mixfit.nn import sentence
@@ -128,7 +129,11 @@ def test_the_text_model_must_be_there_for_the_first_text_and_only_then(
         Predictor.load(plain.folder, text_model=folder)
 
 
-def test_folds_of_different_text_models_are_refused(run: Run, tmp_path: Path) -> None:
+def test_folds_of_different_text_models_are_refused(
+    table: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(KernelRidge, "of_all_rows", False)  # so that the blend has several folds
+    run = with_model(table, tmp_path / "runs", folder)
     copy = Path(shutil.copytree(run.folder / "model", tmp_path / "model"))
     said = json.loads((copy / "mixfit.json").read_text())
     said["folds"][1]["encoder"]["text"]["embedder"]["digest"] = "other"

@@ -141,7 +141,7 @@ def test_counts_of_different_rates_are_counts_and_the_reason_is_given() -> None:
 def test_few_small_numbers_stay_classes_with_a_hint() -> None:
     task, said = task_of(RANDOM.poisson(2.0, 500).astype(float))
     assert task == "multiclass"
-    assert "could be a count: --task count" in said
+    assert "or a count: --task count" in said
     codes = Facts(Cells(pd.Series(np.repeat(np.arange(10), 50), name="digit")))
     assert looks_like_counts(codes) in (True, False)  # only a hint either way
     assert task_of(np.repeat(np.arange(10.0), 50))[0] == "multiclass"
