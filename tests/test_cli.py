@@ -125,6 +125,9 @@ def test_train_evaluate_and_predict_from_the_command_line(
     assert code == 0, errors
     assert "95 % CI" in printed
     assert "the other rows of this table trained the models or chose among them" in printed
+    code, printed, errors = in_process(capsys, "evaluate", "runs/vases-price-001", demo_table, "--split", "all")
+    assert code == 0, errors
+    assert "warning: rows that are not test rows trained the models or chose among them" in printed
     code, printed, errors = in_process(capsys, "predict", "runs/vases-price-001", demo_table, "-o", "out.parquet")
     assert code == 0, errors
     assert "90 rows:" in printed

@@ -197,7 +197,7 @@ def _example(hint: Any) -> str:
     if get_origin(kind) is tuple:
         inner = _example(get_args(kind)[0])
         return f"[{inner}, {inner}]"
-    return {bool: "true or false", int: "1", float: "1.0", str: '"TEXT"', Path: '"PATH"'}[kind]
+    return {bool: "true or false", int: "8", float: "1.0", str: '"TEXT"', Path: '"PATH"'}[kind]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -249,6 +249,18 @@ def test_paths_that_are_there_need_no_rule_and_no_look_around(tmp_path: Path, mo
     assert photo_rules(frame, tmp_path, target="y", roles={}) == ()
 
 
+def test_photos_of_the_reports_of_earlier_runs_are_none_of_the_table(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "t-y-001"
+    for row in range(1, 100):
+        draw(run / f"report_files/{row}.jpg", number=row)
+    frame = table([row + 1 for row in range(ROWS)], "id")
+    assert photo_rules(frame, tmp_path, target="y", roles={}), "as in any other folder"
+    for name in ("environment.json", "schema.json"):
+        (run / name).write_text("{}")
+    assert photo_rules(frame, tmp_path, target="y", roles={}) == ()
+    assert unnamed_photos(tmp_path) == ""
+
+
 def test_few_photos_that_fit_by_chance_are_no_rule(tmp_path: Path) -> None:
     for row in range(1, 100):
         draw(tmp_path / f"stuff/{row}.jpg", number=row)

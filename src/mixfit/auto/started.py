@@ -17,6 +17,7 @@ from mixfit.auto.cost import Sizes
 from mixfit.auto.preparation import Prepared
 from mixfit.auto.timetable import Timetable
 from mixfit.data.checks.copies import COPY_LEFT_OUT
+from mixfit.data.columns.infer import OTHER_TASKS
 from mixfit.data.fingerprint import row_prints
 from mixfit.data.load import MixedData
 from mixfit.data.split import Split, describe_times
@@ -94,8 +95,11 @@ def say_start(run: StartedRun) -> None:
         f"{len(split.train)} train / {len(split.valid)} valid / {len(split.test)} test",
         markup=False,
     )
-    if mixed.schema.task == "count":
-        console.print(f" target {mixed.schema.target!r}: {mixed.schema.task_reason}", markup=False)
+    schema = mixed.schema
+    note = next(column.note for column in schema.columns if column.name == schema.target)
+    if schema.task == "count" or OTHER_TASKS in note:
+        hint = f"; {note}" if OTHER_TASKS in note else ""
+        console.print(f" target {schema.target!r}: {schema.task_reason}{hint}", markup=False)
     for rule in mixed.schema.photos:
         console.print(f" photos by {rule.reason}", markup=False)
     if data.split_time is not None:

@@ -210,9 +210,9 @@ class Folds:
         return (
             f"The folds go forward in time: {judged.sum():,} of {len(self.rows):,} rows are scored, each by models "
             f"fitted on earlier rows; {first:,} are only used for fitting, and {early:,} only for the blend weights "
-            "of the first scored rows, as the delivered weights are learnt from the scored rows alone. For the test "
-            "rows and for new rows the models are refitted on all rows before the test rows. Intervals are based on "
-            "the errors of the scored rows: their coverage on later rows is measured, not guaranteed."
+            "of the first scored rows, as the delivered weights are learnt from the scored rows alone. The test rows, "
+            "and new rows without --refit, are predicted by models of all rows before the test rows. Intervals are "
+            "based on the errors of the scored rows: their coverage on later rows is measured, not guaranteed."
         )
 
 

@@ -16,7 +16,7 @@ from mixfit.training.metrics import metric_label
 
 LICENCE = "Image network: EfficientNet-Lite0 with ImageNet weights (Apache-2.0)."
 OWN_LICENCE = "This is a custom network: the origin and the licence of its initial weights are unknown."
-FROM_SCRATCH = "All weights were initialised randomly: the model has no pretrained weights."
+FROM_SCRATCH = "The model has no pretrained weights."
 _SHOWN_COLUMNS, _SHOWN_GROUPS, _LONGEST = 60, 20, 80
 
 
@@ -232,7 +232,7 @@ def _metrics(facts: ModelFacts, *, classes: Sequence[str] | None) -> list[str]:
     ]
     kind = "Prediction intervals" if classes is None else "Prediction sets"
     heading = ["rows", "count", "metric", "value", "95 % interval"]
-    said = refit_note(facts.refit) if facts.refit else "On rows that were not used to fit the model."
+    said = refit_note(facts.refit) if facts.refit else "On rows that were not used to fit what is scored."
     found = ["## Metrics", said, _table(heading, rows)]
     if facts.coverage:
         kept = [[one.rows, f"{one.count:,}", f"{one.inside:,}", f"{100 * one.held:.1f} %"] for one in facts.coverage]

@@ -270,8 +270,10 @@ def _evaluate(
 
     units = "" if together is None else f" in {len(np.unique(together))} groups (by group columns, ids and copies)"
     console.print(f" {shown}   {chosen} rows: {len(rows)}{units}", markup=False)
-    if same_table and chosen == "test":
-        console.print(" the other rows of this table trained the models or chose among them: they would look too good")
+    if same_table:
+        said = "the other rows of this table" if chosen == "test" else "warning: rows that are not test rows"
+        good = "they would look too good" if chosen == "test" else "the scores look too good"
+        console.print(f" {said} trained the models or chose among them: {good}")
     for said in (written_otherwise(cells.file, predictor.schema.text, text or TextConfig()), relabelled):
         _note(console, said)
     for column in predictor.schema.names("weight"):

@@ -330,6 +330,19 @@ def test_what_a_better_model_does_without_is_said(uses: dict[str, bool], best: s
     assert sentence in Page(report_page(replace(content(), result=found))).text
 
 
+@pytest.mark.parametrize(
+    ("model", "refit"), [("linear, table", 0), ("kernel ridge, table", 0), ("kernel ridge, table", 90)]
+)
+def test_the_folds_and_what_predicts_new_rows_are_told(model: str, refit: int) -> None:
+    line = LeaderboardLine(model=model, photos=False, loss=1.0, error=0.1, share=1.0, seconds=1.0)
+    competed = replace(contest(), leaderboard=[line], fold_scores=[0.1, 0.2, 0.3])
+    found = replace(result(scores=scored(0.30, 0.35), competed=competed), refit=refit)
+    text = " ".join(Page(report_page(replace(content(), result=found))).text.split())
+    assert "fitted on all rows but those of one of 3 folds" in text
+    assert ("New rows are predicted by the mean" in text) == (not refit)
+    assert ("is fitted once more on all of these rows" in text) == (model != "linear, table" and not refit)
+
+
 @pytest.mark.parametrize(("loss", "said"), [(0.9, True), (1.1, False)])
 def test_a_blend_above_a_model_of_its_own_is_explained(loss: float, *, said: bool) -> None:
     ours = LeaderboardLine(model=OURS, photos=True, loss=1.0, error=0.1, share=None, seconds=None)

@@ -29,6 +29,8 @@ from mixfit.data.split import SPLIT_ALIASES, groups_on_two_sides, joined_codes
 from mixfit.errors import ConfigError, DataError, did_you_mean, unknown_column
 
 SPLIT_NAMES = frozenset(["split", "fold", "set", "subset", "partition"])
+OTHER_TASKS = "could be"
+"""How the note of a target begins that names other tasks for it."""
 SUSPICIOUS = "suspicious: this column alone gives the target away"
 
 _CATEGORY_SHARE = 0.5  # of the rows; a class or level that does not repeat teaches nothing
@@ -232,7 +234,7 @@ def _find_task(goal: Facts, task: Task | None) -> tuple[Task, str, str]:
     if found == "multiclass":
         other = "a count: --task count" if looks_like_counts(goal) else "a number: --task regression"
         possible = [*_ordered_task(goal), *([other] if numeric and len(counts) > 2 else [])]
-        notes += [f"could be {', or '.join(possible)}"] if possible else []
+        notes += [f"{OTHER_TASKS} {', or '.join(possible)}"] if possible else []
     return found, reason, "; ".join(notes)
 
 

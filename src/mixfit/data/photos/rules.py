@@ -32,6 +32,8 @@ LEAST_IDS = 0.1
 """Share of the ids of a column that must have photos if these are most of the photos in a folder."""
 RIVAL = 0.8
 """If a second rule matches this share of what the best rule matches, in other photos, the user has to choose."""
+_RUN = frozenset({"environment.json", "schema.json"})
+"""Files of a run folder, whose report has photos of its own."""
 DEEPEST, MOST_ENTRIES, MOST_PLACES = 3, 200_000, 30
 """Limits: levels of folders to search, names in all of them, and folders to try."""
 FULL = 10
@@ -272,14 +274,15 @@ class _Seen:
 
 
 def _survey(tree: Tree) -> list[_Seen]:
-    """The folders with photos, the closest first; incomplete if there are too many names."""
+    """The folders with photos, the closest first, without those of earlier runs; incomplete if there are too many
+    names."""
     found, waiting, entries = list[_Seen](), list[Place]([()]), 0
     for place in waiting:
         try:
             folder = tree.folder(place)
         except DataError:  # skip archives that are refused; naming one explicitly raises the error
             continue
-        if folder is None:
+        if folder is None or set(folder.names) >= _RUN:
             continue
         entries += len(folder.names)
         if entries > MOST_ENTRIES:

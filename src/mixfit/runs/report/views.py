@@ -117,6 +117,18 @@ def beaten_by_table(result: Result) -> str:
     return ""
 
 
+def how_fitted(result: Result, contest: Contest) -> str:
+    """How the models were fitted and judged, and what predicts new rows."""
+    folds = f"one of {len(contest.fold_scores)} folds" if contest.fold_scores else "one fold"
+    said = f"Each model was cross-validated: fitted on all rows but those of {folds}, and scored on these."
+    if result.refit:
+        return said
+    kernels = any(line.share and "kernel ridge" in line.model for line in contest.leaderboard)
+    alone = "; kernel ridge regression, which a mean does not improve, is fitted once more on all of these rows"
+    mean = "New rows are predicted by the mean of the models of all folds, of every model with a weight above 0"
+    return f"{said} {mean}{alone if kernels else ''}."
+
+
 def blend_is_above(contest: Contest) -> bool:
     """Whether a model of the blend has a lower out-of-fold loss than every blend."""
     blends = [line.loss for line in contest.leaderboard if line.share is None]
