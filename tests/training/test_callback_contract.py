@@ -229,7 +229,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Net], None]]:
             assert not module.training
         for thread in set(threading.enumerate()) - threads:
             thread.join(1.0)  # rich only asks its thread to end
-        assert set(threading.enumerate()) == threads
+        assert set(threading.enumerate()) <= threads  # one of an earlier test may have ended meanwhile
         assert [signal.getsignal(number) for number in SIGNALS] == signals
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
