@@ -157,29 +157,17 @@ def scored(error: float, rows: int = 60) -> Part:
 
 def test_a_better_test_than_promised_is_not_praised_where_a_constant_is_as_good() -> None:
     data = load_data(given(0), target="y", config=DataConfig())
-    test, promised = scored(3.0), scored(9.0)
-    said = departure(
-        data,
-        promised.score("ours"),
-        test.score("ours"),
-        MAE,
-        where="out-of-fold",
-        counts=(140, 60),
-        constant=test.score("constant"),
-    )
-    assert "no better than that of a constant" in said
-    assert "another way in the given test rows" in said
-    test = scored(0.2)
-    said = departure(
-        data,
-        promised.score("ours"),
-        test.score("ours"),
-        MAE,
-        where="out-of-fold",
-        counts=(140, 60),
-        constant=test.score("constant"),
-    )
-    assert "constant" not in said
+    promised = scored(9.0).score("ours")
+
+    def said(test: Part) -> str:
+        constant = test.score("constant")
+        return departure(
+            data, promised, test.score("ours"), MAE, where="out-of-fold", counts=(140, 60), constant=constant
+        )
+
+    assert "no better than that of a constant" in said(scored(3.0))
+    assert "another way in the given test rows" in said(scored(3.0))
+    assert "constant" not in said(scored(0.2))
 
 
 def test_a_better_test_of_a_split_by_time_may_be_of_a_longer_history() -> None:
