@@ -15,7 +15,7 @@ import torch
 from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.scores import MOST_ROWS
-from mixfit.models.kernels import KernelRidge
+from mixfit.models.kernels import EXACT_ROWS, KernelRidge
 from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear
 from mixfit.models.model import AXES_ROWS, Model, Sees, is_of_all_rows, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
@@ -75,6 +75,11 @@ class Sizes:
     def fit(self) -> int:
         """Training rows of a fold."""
         return max(1, self.rows * (self.folds - 1) // max(self.folds, 1)) if self.folds > 1 else self.rows
+
+    @property
+    def encoded_folds(self) -> int:
+        """Folds whose rows are encoded: also that of all rows, if a preset has kernel ridge regressions."""
+        return self.folds + (self.photos > 0 or self.fit <= EXACT_ROWS)
 
     @property
     def predicted(self) -> int:
@@ -305,8 +310,8 @@ def shared_work(s: Sizes) -> Work:
     rows = s.rows + s.test
     narrow, learnt, scored = min(s.fit, s.features), min(s.fit, AXES_ROWS), min(s.fit, MOST_ROWS)
     return {
-        "folds": s.folds + 1,
-        "encoding": (s.folds + 1) * rows * s.columns / _MILLION,
+        "folds": s.encoded_folds,
+        "encoding": s.encoded_folds * rows * s.columns / _MILLION,
         "components": s.folds * learnt * s.features * min(narrow, 600) / _MILLION,
         "photo products": s.scores * s.folds * scored * s.features * narrow / _MILLION,
         "photo solutions": s.scores * s.folds * narrow**3 / _MILLION,
@@ -319,8 +324,8 @@ def text_work(s: Sizes) -> Work:
     exact = min(s.fit, 2_500)
     return {
         "text characters": (s.folds + 1) * s.characters / 1e3,
-        "text products": (s.folds + 1) * s.texts * exact**3 / _MILLION,
-        "text rows": (s.folds + 1) * s.texts * min(s.fit, 20_000) / _MILLION * min(max(s.classes, 1), 24),
+        "text products": s.encoded_folds * s.texts * exact**3 / _MILLION,
+        "text rows": s.encoded_folds * s.texts * min(s.fit, 20_000) / _MILLION * min(max(s.classes, 1), 24),
     }
 
 
@@ -422,4 +427,4 @@ def is_unknown(model: Model) -> bool:
 def data_bytes(s: Sizes) -> float:
     """Memory of the encoded rows of all folds, in bytes."""
     row = 4 * s.numeric + 16 * s.categories + 4 * s.texts * s.text_width + 4 * s.features
-    return float((s.folds + 1) * (s.rows + s.test) * row)
+    return float(s.encoded_folds * (s.rows + s.test) * row)
