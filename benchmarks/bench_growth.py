@@ -117,8 +117,8 @@ def measure(sizes: dict[str, Any]) -> dict[str, Any]:
     from mixfit.config import TrainConfig
 
     torch.set_num_threads(1)
-    blending: Any = import_module("mixfit.auto.blending")
-    models, plan_for = sizes.pop("models", ""), blending.plan_for
+    planning: Any = import_module("mixfit.auto.planning")
+    models, plan_for = sizes.pop("models", ""), planning.plan_for
     if models:
 
         def plan(*args: Any, **kwargs: Any) -> Any:
@@ -126,7 +126,7 @@ def measure(sizes: dict[str, Any]) -> dict[str, Any]:
             kept = tuple(one for one in found.models if one.name.startswith(("constant", *models.split("+"))))
             return replace(found, models=kept)
 
-        blending.plan_for = plan
+        planning.plan_for = plan
     seconds, timed = watch()
     frame, new = table(**sizes), table(**sizes | {"rows": NEW_ROWS, "seed": sizes["seed"] + 1_000})
     with tempfile.TemporaryDirectory() as folder:

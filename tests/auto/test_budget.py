@@ -99,8 +99,7 @@ def test_a_plan_is_cut_to_its_budget_and_each_cut_is_told(share: float) -> None:
     for sentence in (*found.left_out, *found.shortened):
         assert sentence.endswith(LIMIT)
     for one in found.models:
-        least = LEAST_SHARE if isinstance(one, Network) else 0.02
-        assert model_seconds(one, SIZES) >= least * model_seconds(before[one.name], SIZES)
+        assert model_seconds(one, SIZES) >= 0.02 * model_seconds(before[one.name], SIZES)
         assert whole(one) == before[one.name]
         assert seconds_of((whole(one),)) == seconds_of((before[one.name],))
 
@@ -120,6 +119,30 @@ def test_nothing_is_shortened_for_the_sake_of_a_model_that_is_left_out() -> None
             assert seconds_of(tuple(whole(one) for one in found.models)) > budget
             both += bool(found.left_out)
     assert both
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_what_a_budget_leaves_lengthens_the_shortened(classes: int) -> None:
+    """An epoch more of its network would not fit in the budget."""
+    s, lengthened = replace(SIZES, classes=classes), 0
+    for share in np.linspace(0.05, 0.95, 37):
+        budget = float(share) * seconds_of(MODELS, s)
+        found = within(plan(), s, budget, limit=LIMIT)
+        for one in found.models:
+            if isinstance(one, Network) and one.most_epochs is not None:
+                longer = replace(one, most_epochs=one.most_epochs + 1)
+                assert seconds_of(found.models, s) - model_seconds(one, s) + model_seconds(longer, s) > budget
+                lengthened += 1
+    assert lengthened > 5
+
+
+def test_a_network_keeps_three_tenths_of_its_epochs() -> None:
+    (network,) = (one for one in MODELS if isinstance(one, Network))
+    most, budgets = network.epochs(SIZES.fit), np.linspace(0, 1, 41) * seconds_of(MODELS)
+    kept = [one for budget in budgets for one in within(plan(), SIZES, float(budget), limit=LIMIT).models]
+    epochs = {one.epochs(SIZES.fit) for one in kept if isinstance(one, Network)}
+    assert min(epochs) >= LEAST_SHARE * most
+    assert len(epochs) > 3
 
 
 def test_the_costliest_of_least_promise_goes_first() -> None:
@@ -180,10 +203,12 @@ def test_models_that_do_not_fit_in_memory_are_left_out() -> None:
     assert within_memory(plan(), large, float("inf")) == plan()
 
 
-def test_budgets_grow_with_the_rows() -> None:
-    assert preset_seconds("quick", 300) == preset_seconds("quick", 10_000) == 30
-    assert preset_seconds("balanced", 20_000) == 600
-    assert preset_seconds("best", 10_000) == 1_800
+def test_budgets_grow_with_rows_and_columns() -> None:
+    sizes = [replace(SIZES, rows=rows, columns=columns) for rows, columns in ((300, 2), (10_000, 1_500))]
+    assert {preset_seconds("quick", one) for one in sizes} == {30}
+    assert preset_seconds("balanced", replace(SIZES, rows=20_000)) == 600
+    assert preset_seconds("balanced", replace(SIZES, rows=20_000, columns=4_500)) == 900
+    assert preset_seconds("best", SIZES) == 1_800
 
 
 def test_explanations_keep_to_their_seconds() -> None:

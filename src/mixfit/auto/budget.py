@@ -23,13 +23,15 @@ from mixfit.models.trees import BoostedTrees
 from mixfit.runs.results import TREES
 
 PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best": 1800.0}
-"""Budget of a preset for up to ``BUDGET_ROWS`` rows, in seconds on two cores; more rows have more in proportion."""
-BUDGET_ROWS = 10_000
-LEAST_SHARE = 0.2
-"""Smallest share of its cost to which a network is shortened; below it is left out."""
+"""Budget of a preset for up to ``BUDGET_ROWS`` rows and ``BUDGET_COLUMNS`` columns, in seconds on two cores; more rows
+or columns have more in proportion."""
+BUDGET_ROWS, BUDGET_COLUMNS = 10_000, 1_500
+LEAST_SHARE = 0.3
+"""Smallest share of its epochs to which a network is shortened; below it is left out, as it would learn too little for
+its cost (docs/LOG.md)."""
 _STEP = 0.8
 """Share of its cost to which a model is shortened at a time."""
-_FEWEST_EPOCHS, _FEWEST_TREES = 2, 20
+_FEWEST_TREES = 20
 _ONE_FOLD, _ONE_SETTING = "chosen on one inner fold", "one kind of trees of three"
 _KEPT = (2_000, 1_500, 1_000, 700)
 """Numbers of training rows that kernel ridge regression keeps for a budget."""
@@ -39,9 +41,9 @@ EXPLAINED: tuple[tuple[int, int], ...] = ((16, 1_024), (12, 512), (8, 384), (5, 
 """Numbers of explained rows, and of predictions for each, of which the first is taken that is cheap enough."""
 
 
-def preset_seconds(preset: Preset, rows: int) -> float:
+def preset_seconds(preset: Preset, s: Sizes) -> float:
     """The budget of a preset in seconds on two cores, beyond image features: see ``PRESET_SECONDS``."""
-    return PRESET_SECONDS.get(preset, math.inf) * max(1.0, rows / BUDGET_ROWS)
+    return PRESET_SECONDS.get(preset, math.inf) * max(1.0, s.rows / BUDGET_ROWS, s.columns / BUDGET_COLUMNS)
 
 
 def fixed_seconds(s: Sizes, models: int) -> float:
@@ -71,7 +73,7 @@ def least_models(plan: Plan, s: Sizes) -> tuple[Model, ...]:
 def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = True, pace: float = 1.0) -> Plan:
     """The plan shortened until its models cost at most ``seconds``, the costliest of least promise first.
 
-    A network trains fewer epochs, to a fifth of its cost at least; boosted trees are chosen on one inner fold, then
+    A network trains fewer epochs, three tenths of them at least; boosted trees are chosen on one inner fold, then
     grow fewer trees, then of one kind only; kernel ridge regression keeps fewer rows. If that does not suffice, a model
     is left out, and the others are shortened anew. The constant and one simple model stay.
 
@@ -87,6 +89,13 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
     before = {one.name: one for one in models}
     shortest: set[str] = set()
     shortened, left_out = dict[str, str](), list[str]()
+
+    def take(found: Sequence[tuple[Model, str]]) -> None:
+        for model, how in found:
+            models[[one.name for one in models].index(model.name)] = model
+            costs[model.name] = model_seconds(model, s)
+            shortened[model.name] = f"{model.name}: {how}, for {limit}"
+
     while (over := sum(costs.values()) - seconds) > 0:
         rest = [one for one in models if one.name not in kept and costs[one.name] > 0]
         if not rest:
@@ -97,10 +106,7 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
         # A step at a time, so that the next costliest is shortened, too.
         short = _shortened(before[worst.name], s, max(took - over, _STEP * took)) if longer else None
         if short is not None and model_seconds(short[0], s) < took:
-            for model, how in _alike(short, [before[one.name] for one in models], s):
-                models[[one.name for one in models].index(model.name)] = model
-                costs[model.name] = model_seconds(model, s)
-                shortened[model.name] = f"{model.name}: {how}, for {limit}"
+            take(_alike(short, [before[one.name] for one in models], s))
         elif longer:
             shortest.add(worst.name)
         else:
@@ -110,6 +116,13 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
             shortest.clear()
             shortened.clear()
             left_out.append(f"{worst.name}: it takes about {duration(pace * took)}, too long for {limit}")
+    # The last step may have been larger than needed: what is left lengthens those of most promise for their cost.
+    for name in sorted(shortened, key=lambda one: costs[one] / _promise(before[one], models)):
+        free = seconds - sum(costs.values())
+        long = _shortened(before[name], s, costs[name] + free)
+        found = [] if long is None else _alike(long, [before[one.name] for one in models], s)
+        if 0 < sum(model_seconds(model, s) - costs[model.name] for model, _ in found) <= free:
+            take(found)
     return replace(
         plan,
         models=tuple(models),
@@ -131,7 +144,9 @@ def _promise(model: Model, models: Sequence[Model]) -> float:
             return 0.7 * matters
         case KernelRidge() if looks(model.sees):  # the best of the cheap models of photos
             return 3.0 * matters
-        case Network() | KernelRidge():
+        case KernelRidge():  # of a large or wide table it learns less than trees and networks
+            return 0.6 * matters
+        case Network():
             return matters
         case _:
             return 2.0 * matters
@@ -139,11 +154,10 @@ def _promise(model: Model, models: Sequence[Model]) -> float:
 
 def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | None:
     """The model made as cheap as ``seconds``, or as it can be made, and how; None if it cannot."""
-    least = LEAST_SHARE * model_seconds(model, s) if isinstance(model, Network) else 0.0
     tries: list[tuple[Model, str]] = []
     if isinstance(model, Network):
         most = model.epochs(s.fit)
-        for epochs in range(most - 1, _FEWEST_EPOCHS - 1, -1):
+        for epochs in range(most - 1, math.ceil(LEAST_SHARE * most) - 1, -1):
             tries.append((replace(model, most_epochs=epochs), f"{epochs} of {most} epochs"))
     elif isinstance(model, BoostedTrees):
         most = cost.tree_rounds(model, s)
@@ -167,11 +181,8 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
                 tries.append((replace(model, most_kept=kept), f"it keeps {kept:,} of {s.fit:,} training rows"))
     found: tuple[Model, str] | None = None
     for short, how in tries:
-        took = model_seconds(short, s)
-        if took < least:
-            break
         found = (short, how)
-        if took <= seconds:
+        if model_seconds(short, s) <= seconds:
             break
     return found
 

@@ -21,6 +21,7 @@ from mixfit.models.model import AXES_ROWS, Model, Sees, is_of_all_rows, looks, r
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
 from mixfit.models.trees import BoostedTrees
+from mixfit.nn.bins import TREE_ROWS
 from mixfit.nn.build import with_sizes
 from mixfit.nn.image import ImageEncoder
 from mixfit.nn.tabular import embedding_size
@@ -218,8 +219,9 @@ def _linear(sees: Sees, s: Sizes) -> Work:
         entries = n * _entries(sees, s) / _MILLION
         if s.classes:
             return {"logistic sparse": entries * s.outputs, "linear": 1}
-        together = min(TOGETHER, _entries(sees, s) - s.categories * ("table" in sees))
-        return {"ridge sparse": entries, "ridge product": 2 * n * together**2 / _MILLION, "linear": 1}
+        dense = min(TOGETHER, _entries(sees, s) - s.categories * ("table" in sees))
+        block = 2 * n * dense**2 + 2 * dense**3  # two products, and a factor for each penalty
+        return {"ridge sparse": entries, "ridge block": block / _MILLION, "linear": 1}
     if s.classes:
         # Of many classes penalties are compared on fewer rows, and fits end earlier.
         return {"logistic": n * (width + 30) * s.outputs**0.5 / _MILLION, "linear": 1}
@@ -240,7 +242,8 @@ def _kernels(model: KernelRidge, s: Sizes) -> Work:
         "kernel search": few**3 * max(kernels, 1) / _MILLION,
         "kernel eigenvalues": more**3 / _MILLION,
         "kernel solve": solve / _MILLION,
-        "kernel pairs": s.fit * kept * (40 * kernels + _kernel_columns(sees, s)) / _MILLION,
+        "kernel pairs": s.fit * kept * kernels / _MILLION,
+        "kernel columns": s.fit * kept * _kernel_columns(sees, s) / _MILLION,
     }
 
 
@@ -290,6 +293,7 @@ def _network(model: Network, s: Sizes) -> Work:
     train, n = model.train, s.fit
     epochs = model.epochs(n)
     columns = s.numeric + s.categories if "table" in model.sees else 0
+    numbers = s.numeric if "table" in model.sees and model.config.numbers == "piecewise" else 0
     batch = tabm_batch_size(n, columns) if model.is_tabm else default_batch_size(n)
     steps = epochs * -(-n // (train.batch_size or batch))
     operations, weights = _layers(model, s)
@@ -298,7 +302,7 @@ def _network(model: Network, s: Sizes) -> Work:
         "network categories": steps * (s.categories if "table" in model.sees else 0),
         "network weights": steps * weights / _MILLION,
         "network rows": epochs * n * operations / _MILLION,
-        "network bins": n * (s.numeric if "table" in model.sees else 0) / _MILLION,
+        "network bins": min(n, TREE_ROWS) * numbers / _MILLION,
     }
     if "pixels" in model.sees:
         found["photo training"] = epochs * s.photos * s.photo_work

@@ -141,7 +141,7 @@ def plan_run(
     if (
         train.folds is None
         and plan.folds > FOLDS.get(train.preset, 0)
-        and _spent(plan.models, sizes) > preset_seconds(train.preset, sizes.rows)
+        and _spent(plan.models, sizes) > preset_seconds(train.preset, sizes)
     ):
         train = replace(train, folds=FOLDS[train.preset])
         plan = planned()
@@ -155,7 +155,7 @@ def plan_run(
     if timetable.limit is None:
         tuned = any(isinstance(one, Network) and one.tuned for one in plan.models)
         preset: Preset = "best" if tuned else train.preset
-        whole = preset_seconds(preset, sizes.rows)
+        whole = preset_seconds(preset, sizes)
         budget = f"the budget of preset {preset} ({duration(whole)})"
         seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
     else:

@@ -48,8 +48,9 @@ WIDE = 800
 are then levels of categories, of which a row has one."""
 _WIDE_STRENGTHS = 3
 """For so many columns every third penalty is tried."""
-_TOLERANCE, _STEPS = 1e-5, 300
-"""Of the conjugate gradients: the residual, relative to its size at weights of 0, and the most steps."""
+_TOLERANCE, _ROUGH, _STEPS = 1e-5, 1e-3, 300
+"""Of the conjugate gradients: the residual, relative to its size at weights of 0, and that for comparing penalties; and
+the most steps."""
 TOGETHER, _FILLED = 500, 0.05
 """Columns that are solved together: at most so many, in which more than this share of the rows is not 0."""
 _ROUNDING = 1e-12  # of the largest eigenvalue
@@ -421,15 +422,17 @@ def _fit_wide_ridge(
     judging = _every_fifth(np.zeros(len(goal), dtype=np.int64), np.random.default_rng(seed), unit)
     weight = np.ones(len(goal)) if counts is None else counts
     equations = _NormalEquations(columns[~judging], goal[~judging], weight[~judging])
-    tried, weights = [], np.zeros(columns.shape[1])
+    tried, weights = list[tuple[float, float, np.ndarray]](), np.zeros(columns.shape[1])
     for strength in np.sort(strengths)[::-1].tolist():
         # The penalty is relative to the number of rows.
-        weights = equations.solve(strength * float((~judging).mean()), weights)
+        weights = equations.solve(strength * float((~judging).mean()), weights, _ROUGH)
         errors = columns[judging] @ weights + equations.bias(weights) - goal[judging]
         tried.append((weighted_mean(errors**2, weight[judging]), strength, weights))
+        if tried[-1][0] > _WORSE * min(tried, key=lambda one: one[0])[0]:
+            break  # weaker penalties take by far the most steps
     _, best, start = min(tried, key=lambda one: one[0])
     equations = _NormalEquations(columns, goal, weight)
-    weights = equations.solve(best, start)
+    weights = equations.solve(best, start, _TOLERANCE)
     return LinearModel(weights=weights[:, None], bias=np.array([equations.bias(weights)]), classes=0)
 
 
@@ -466,8 +469,10 @@ class _NormalEquations:
         found: np.ndarray = self._columns.T @ counted - self._middle * counted.sum()
         return found
 
-    def solve(self, strength: float, start: Float[np.ndarray, " columns"]) -> Float[np.ndarray, " columns"]:
-        """The weights of the columns for a penalty, found from ``start`` on."""
+    def solve(
+        self, strength: float, start: Float[np.ndarray, " columns"], tolerance: float
+    ) -> Float[np.ndarray, " columns"]:
+        """The weights of the columns for a penalty, found from ``start`` on; ``tolerance`` as ``_TOLERANCE``."""
         from scipy.linalg import cho_factor, cho_solve
         from scipy.sparse.linalg import LinearOperator, cg
 
@@ -486,7 +491,7 @@ class _NormalEquations:
             LinearOperator(shape, matvec=product, dtype=np.float64),
             self._moment,
             x0=start,
-            rtol=_TOLERANCE,
+            rtol=tolerance,
             maxiter=_STEPS,
             M=LinearOperator(shape, matvec=solved, dtype=np.float64),
         )

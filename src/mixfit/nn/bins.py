@@ -13,7 +13,7 @@ from mixfit.weighted import taken, weighted_quantile
 
 _NARROWEST = 1e-6
 """Smallest width of a bin relative to the column's range: narrower bins would amplify rounding errors."""
-_TREE_ROWS = 50_000
+TREE_ROWS = 50_000
 """Largest number of rows that a tree which finds the edges of bins is grown on, evenly spaced among all."""
 
 
@@ -81,7 +81,7 @@ def _tree_edges(
         return ends
     numbers = np.issubdtype(truth.dtype, np.floating)
     kind = DecisionTreeRegressor if numbers else DecisionTreeClassifier
-    some = np.unique(np.linspace(0, len(values) - 1, min(len(values), _TREE_ROWS)).astype(np.int64))
+    some = np.unique(np.linspace(0, len(values) - 1, min(len(values), TREE_ROWS)).astype(np.int64))
     columns = values[some].T.astype(np.float32)[:, :, None]
     goal, weight = truth[some].astype(np.float64 if numbers else truth.dtype), taken(weight, some)
     found = []
