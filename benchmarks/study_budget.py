@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fit_costs import Pace, table
+from fit_costs import REFERENCE, Pace, table
 
 TABLES: dict[str, dict[str, Any]] = {
     "300 x 3": {"rows": 300, "columns": 3, "seed": 1},
@@ -35,8 +35,6 @@ TABLES: dict[str, dict[str, Any]] = {
     "movies": {"data": "movies", "target": "imdb_rating"},
     "x-rays": {"data": "covid_xray", "target": "covid19"},
 }
-QUIET = 0.0218
-"""Seconds of the fixed task at the pace of the costs."""
 
 
 def measure(name: str, limit: str | None) -> dict[str, Any]:
@@ -88,7 +86,7 @@ def measure(name: str, limit: str | None) -> dict[str, Any]:
     plan = plans[0]
     return {
         "planned": plan.seconds + plan.photo_seconds,
-        "measured": took * QUIET / slow,
+        "measured": took * REFERENCE / slow,
         "raw": took,
         "wall": wall,
         "explained": explained[0] / took,

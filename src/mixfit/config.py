@@ -292,7 +292,7 @@ class ModelConfig:
     category_width: int = 4
     """Largest embedding width of a category in TabM; wide embeddings overfit rare categories."""
     number_width: int | None = None
-    """Embedding width of a number; by default 16, less with more than 32 number columns."""
+    """Embedding width of a number; by default 16, in a TabM 8, and less with many number columns."""
     bins: int = 48
     """Largest number of bins of the piecewise embedding."""
     tabular_hidden: Annotated[tuple[int, ...] | None, Parameter(negative=())] = None

@@ -163,4 +163,17 @@ def test_when_the_disk_is_full_the_old_file_stays_and_the_sizes_are_told(tmp_pat
 def test_a_carriage_return_is_written_in_quotes(tmp_path: Path) -> None:
     write_table(pd.DataFrame({"a": ["x\ry", "z"], "b": [1.5, 2]}), tmp_path / "t.csv")
     with (tmp_path / "t.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [["a", "b"], ["x\ry", "1.5"], ["z", "2.0"]]
+        assert list(csv.reader(file)) == [["a", "b"], ["x\ry", "1.5"], ["z", "2"]]
+
+
+def test_numbers_have_the_same_texts_whether_a_cell_needs_quotes_or_not(tmp_path: Path) -> None:
+    numbers = np.array([1.0, -0.0, 1e-7, 9.9e-5, 1e16, 1e30, 0.1, np.nan, np.inf, 1 / 3])
+    frame = pd.DataFrame({"self": numbers, "s": numbers.astype(np.float32), "i": np.arange(10), "t": ["a", "=b"] * 5})
+    frame = frame.astype({"t": "str"})
+    write_table(frame, tmp_path / "plain.csv")
+    frame["t"] = 'a "b", c'
+    write_table(frame, tmp_path / "quoted.csv")
+    plain, quoted = ((tmp_path / f"{name}.csv").read_text().splitlines() for name in ("plain", "quoted"))
+    assert plain[:4] == ["self,s,i,t", "1,1,0,a", "-0,-0,1,'=b", "1e-7,1e-7,2,a"]
+    assert [line.split(",")[:3] for line in plain] == [line.split(",")[:3] for line in quoted]
+    assert quoted[1] == '1,1,0,"a ""b"", c"'

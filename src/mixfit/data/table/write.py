@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
 import pyarrow.parquet
 
 from mixfit.data.columns.values import json_text, json_value, plain_cells_problem, python_cells
@@ -275,13 +277,45 @@ def _is_formula(texts: pd.Series) -> pd.Series:
 
 
 def _delimited(frame: pd.DataFrame, separator: str, *, header: bool) -> bytes:
+    head = _quoted(frame.iloc[:0], separator, header=True) if header else b""
+    body = _unquoted(frame, separator) if len(frame) else b""
+    return head + (_quoted(frame, separator, header=False) if body is None else body)
+
+
+def _unquoted(frame: pd.DataFrame, separator: str) -> bytes | None:
+    """Rows of numbers and texts, written by Arrow in an eighth of the time; None if a cell needs quotes."""
+    if frame.shape[1] < 2 or not all(map(_is_number_or_text, frame.dtypes)):  # an empty cell alone needs quotes
+        return None
+    buffer = io.BytesIO()
+    options = pyarrow.csv.WriteOptions(include_header=False, delimiter=separator, quoting_style="none")
+    try:
+        pyarrow.csv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), buffer, options)
+    except pa.ArrowInvalid:
+        return None
+    return buffer.getvalue()
+
+
+def _is_number_or_text(dtype: Any) -> bool:
+    number = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+    return (number and dtype.kind in "iuf") or isinstance(dtype, pd.StringDtype)
+
+
+def _quoted(frame: pd.DataFrame, separator: str, *, header: bool) -> bytes:
+    """Any cells; those with a separator, a quote or the end of a line in quotes."""
     buffer = io.StringIO(newline="")
     # Python's csv writer does not quote a carriage return, which readers treat as the end of the line.
     quoting = csv.QUOTE_NONNUMERIC if _has_carriage_return(frame) else csv.QUOTE_MINIMAL
-    # Python's csv writer makes the same texts of numbers as pandas in a quarter of the time.
-    frame = frame.astype({name: object for name, dtype in frame.dtypes.items() if dtype == np.float64})
-    frame.to_csv(buffer, sep=separator, index=False, header=header, lineterminator="\n", quoting=quoting)
+    # Numbers have the same texts as by Arrow; those of single precision have as few digits as tell them apart.
+    texts = {name: _number_texts(frame[name]) for name, dtype in frame.dtypes.items() if dtype.kind == "f"}
+    frame.assign(**texts).to_csv(
+        buffer, sep=separator, index=False, header=header, lineterminator="\n", quoting=quoting
+    )
     return buffer.getvalue().encode()
+
+
+def _number_texts(column: pd.Series) -> pd.Series:
+    texts = pyarrow.compute.cast(pa.array(column, from_pandas=True), pa.string())
+    return pd.Series(texts.to_pandas(), index=column.index)
 
 
 def _has_carriage_return(frame: pd.DataFrame) -> bool:
