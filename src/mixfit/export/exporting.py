@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mixfit.console import PlainConsole
 from mixfit.data.columns.cells import Table
+from mixfit.data.columns.values import with_columns
 from mixfit.data.photos.rule import images_root
 from mixfit.errors import ConfigError, DataError, ResourceError, check_type
 from mixfit.export.page import read_runtime, require_possible, write_page
@@ -328,11 +329,13 @@ def _altered(frame: pd.DataFrame, predictor: Predictor) -> pd.DataFrame | None:
         return None
     photos = [name for name in predictor.schema.names("image") if name in frame.columns]
     seen = frame.iloc[[0]].astype(object)
-    unseen = seen.assign(**dict.fromkeys(photos))
-    rows = [seen.assign(**dict.fromkeys(inputs))]
+    unseen = with_columns(seen, dict.fromkeys(photos))
+    rows = [with_columns(seen, dict.fromkeys(inputs))]
     for name in inputs:
         first = seen if name in photos else unseen
-        rows += [first.assign(**{name: cell}) for cell in (None, "", "never seen: \u00e9\u6f22", "1e300", "-1e300")]
+        rows += [
+            with_columns(first, {name: cell}) for cell in (None, "", "never seen: \u00e9\u6f22", "1e300", "-1e300")
+        ]
     return pd.concat(rows, ignore_index=True)
 
 

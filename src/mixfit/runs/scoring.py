@@ -29,6 +29,7 @@ from mixfit.data.columns.target import (
     with_labels_of_training,
     without_weightless,
 )
+from mixfit.data.columns.values import with_columns
 from mixfit.data.fingerprint import Fingerprint, read_fingerprint
 from mixfit.data.load import unknown_class
 from mixfit.data.photos.find import find_photos
@@ -629,7 +630,7 @@ def _listed(names: Sequence[str]) -> str:
 def _shortened(columns: pd.DataFrame) -> pd.DataFrame:
     """Predictions with ``DIGITS`` significant digits; which of two is larger stays, so intervals hold theirs."""
     numbers = columns.select_dtypes("float")
-    return columns.assign(**{name: [float(f"{one:.{DIGITS}g}") for one in numbers[name]] for name in numbers})
+    return with_columns(columns, {name: [float(f"{one:.{DIGITS}g}") for one in numbers[name]] for name in numbers})
 
 
 def _note(console: Console, said: str) -> None:

@@ -14,7 +14,7 @@ from mixfit.choices import NUMBER_TASKS, Task
 from mixfit.data.bad_inputs import BadInput, in_table_rows
 from mixfit.data.columns.cells import Cells, Table
 from mixfit.data.columns.schema import Schema
-from mixfit.data.columns.values import Moments, moments, standardise, to_numbers
+from mixfit.data.columns.values import Moments, moments, standardise, to_numbers, with_columns
 from mixfit.errors import DataError
 from mixfit.files import from_plain
 from mixfit.weighted import taken
@@ -579,7 +579,7 @@ def with_labels_of_training(table: Table, schema: Schema, target: Target) -> tup
     for place, named in spelt.items():
         names[place] = named
     labels = pd.Series(names[levels.codes], index=table.index, name=schema.target, dtype="str")
-    changed = Table(table.frame.assign(**{schema.target: labels}), table.file, table.forms)
+    changed = Table(with_columns(table.frame, {schema.target: labels}), table.file, table.forms)
     return changed, f"the classes of {schema.target!r} are read as in training: {', '.join(said[:_SHOWN])}{more}"
 
 

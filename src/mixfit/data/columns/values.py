@@ -8,7 +8,7 @@ Knows nothing about roles, training or what is done with a cell that cannot be c
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -673,6 +673,14 @@ def json_value(cell: Any) -> Any:
     if isinstance(cell, float):
         return cell if math.isfinite(cell) else None
     return cell if cell is None or isinstance(cell, str | int) else text_of(cell)
+
+
+def with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with columns set, by any name: ``frame.assign`` cannot set one that is called "self"."""
+    changed = frame.copy(deep=False)
+    for name, cells in columns.items():
+        changed[name] = cells
+    return changed
 
 
 def json_text(cell: Any) -> str:

@@ -21,7 +21,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
-from mixfit.data.columns.values import json_text, json_value, plain_cells_problem, python_cells
+from mixfit.data.columns.values import json_text, json_value, plain_cells_problem, python_cells, with_columns
 from mixfit.data.photos.cells import bytes_columns, plain_photos
 from mixfit.data.table.nested import from_python
 from mixfit.errors import ConfigError, DataError, ResourceError, check_type
@@ -307,7 +307,7 @@ def _quoted(frame: pd.DataFrame, separator: str, *, header: bool) -> bytes:
     quoting = csv.QUOTE_NONNUMERIC if _has_carriage_return(frame) else csv.QUOTE_MINIMAL
     # Numbers have the same texts as by Arrow; those of single precision have as few digits as tell them apart.
     texts = {name: _number_texts(frame[name]) for name, dtype in frame.dtypes.items() if dtype.kind == "f"}
-    frame.assign(**texts).to_csv(
+    with_columns(frame, texts).to_csv(
         buffer, sep=separator, index=False, header=header, lineterminator="\n", quoting=quoting
     )
     return buffer.getvalue().encode()
