@@ -267,6 +267,8 @@ class TabularResNet(nn.Module):
         return self.last(x)
 
 
+_SPREAD = 0.3
+"""Standard deviation of the first scales of embedded columns."""
 TabMVariant = Literal["tabm", "mini"]
 """Scales of each member before and after every layer, or only before the first one."""
 
@@ -337,7 +339,7 @@ class TabM(nn.Module):
         self.members, self.out_dim = members, width
         self.columns = ColumnEmbedding(numeric, cardinalities, numbers=numbers, category_widths=category_widths)
         d_in = self.columns.out_dim
-        # Random signs for columns without embeddings; signs would flip half of all embeddings.
+        # Random signs for columns without embeddings.
         signs = isinstance(self.columns.numbers, RawNumbers)
         scales = _draw_scales(members, self.columns.widths, signs=signs)
         shared = variant == "mini"
@@ -379,7 +381,15 @@ class TabM(nn.Module):
 
 
 def _draw_scales(members: int, widths: Sequence[int], *, signs: bool) -> Float[Tensor, "members d"]:
-    """One random number per member and column, repeated over its embedding: -1 or 1, or standard normal."""
+    """One random number per member and column, repeated over its embedding: -1 or 1, or near 1 and for a quarter of the
+    members near -1.
+
+    NOTE[DIFF]: the authors draw standard normal numbers for embedded columns. A few members learn a column slowly that
+    all of them scale by little, and half of them with the other sign (docs/LOG.md)."""
     drawn = torch.randn(members, len(widths))
-    drawn = drawn.sign() if signs else drawn
+    if signs:
+        drawn = drawn.sign()
+    elif not drawn.is_meta:  # there are no values, and PyTorch would import its compiler
+        flipped = torch.rand(members, len(widths)).argsort(0) < members // 4
+        drawn = torch.where(flipped, -1.0, 1.0) * (1 + _SPREAD * drawn)
     return drawn.repeat_interleave(torch.tensor(widths), dim=1, output_size=sum(widths))
