@@ -378,7 +378,7 @@ def test_errors_are_how_far_other_background_rows_move_the_parts() -> None:
     stated = np.sqrt(np.mean([one.errors**2 for one in found], axis=0))
     ratio = stated / moved
     assert (ratio > 1 / 1.6).all()
-    # Differences of neighbours include those of the strata: for an effect linear in the target, (2 / 12 + 1) / (2 / 12).
+    # Neighbours differ by their strata, too: for an effect linear in the target, the ratio is (2 / 12 + 1) / (2 / 12).
     assert (ratio < np.array([1.6 * 7**0.5, 1.6])).all()
 
 
