@@ -1,4 +1,4 @@
-"""How many folds a preset has: more for few rows, if there is time for them."""
+"""How many folds a preset has: more for few rows, if there is time for them, and fewer for many."""
 
 from typing import Any
 
@@ -34,6 +34,11 @@ def data(rows: int, classes: int = 0) -> MixedData:
         (1_700, 0, {}, 10),
         (2_500, 0, {}, 5),
         (300, 0, {"preset": "quick"}, 5),
+        (11_000, 0, {"preset": "quick"}, 5),
+        (12_000, 0, {"preset": "quick"}, 3),
+        (12_000, 3, {"preset": "quick"}, 3),
+        (12_000, 0, {"preset": "quick", "time": "10m"}, 5),
+        (12_000, 0, {}, 5),
         (2_500, 0, {"preset": "best"}, 10),
         (300, 0, {"time": "10m"}, 5),
         (300, 0, {"fine_tune": True}, 5),

@@ -23,6 +23,9 @@ FOLDS = {"quick": 5, "balanced": 5, "best": 10}
 _MORE_FOLDS, _FEW = 10, 1_500
 """Folds of ``balanced`` where rows times fitted numbers are at most so many, so that each model learns from nine tenths
 of the few rows."""
+_FEWER_FOLDS, _MANY = 3, 10_000
+"""Folds of ``quick`` from so many rows of a table without photos: what they save is worth more to the networks, which
+its budget shortens, than a mean of five (docs/LOG.md)."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
@@ -127,6 +130,9 @@ def _fold_count(data: MixedData, train: TrainConfig) -> int:
     rows, classes = len(data.split.train) + len(data.split.valid), len(data.target.classes or ())
     few = rows * (classes if classes > 2 else 1) <= _FEW
     more = train.preset == "balanced" and few and train.time is None and not train.fine_tune
+    many = train.preset == "quick" and rows >= _MANY and train.time is None
+    if many and data.photos is None and data.split_time is None:
+        return _FEWER_FOLDS
     return _MORE_FOLDS if more else FOLDS.get(train.preset, 0)
 
 
