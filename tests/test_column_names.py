@@ -41,3 +41,5 @@ def test_a_table_of_any_names_is_trained_on_judged_explained_predicted_and_expor
     explain_run(run.folder, n=2, table=tmp_path / "other.parquet", out=tmp_path / "why", console=QUIET)
     exported = export_run(run.folder, tmp_path / "model.onnx", console=QUIET)
     assert exported.agreement is not None
+    assert len(exported.agreement.differences) > 100, "cells of each column are altered"
+    assert exported.agreement.differences.max() < 1e-5

@@ -126,14 +126,15 @@ def plan_for(
 
 
 def _fold_count(data: MixedData, train: TrainConfig) -> int:
-    """The number of folds of a preset; a time limit and fine-tuned networks leave no time for more."""
+    """The number of folds of a preset, without a time limit more for few rows and fewer for many."""
     rows, classes = len(data.split.train) + len(data.split.valid), len(data.target.classes or ())
     few = rows * (classes if classes > 2 else 1) <= _FEW
-    more = train.preset == "balanced" and few and train.time is None and not train.fine_tune
-    many = train.preset == "quick" and rows >= _MANY and train.time is None
-    if many and data.photos is None and data.split_time is None:
+    plain = data.photos is None and data.split_time is None
+    if train.time is None and train.preset == "balanced" and few and not train.fine_tune:
+        return _MORE_FOLDS
+    if train.time is None and train.preset == "quick" and rows >= _MANY and plain:
         return _FEWER_FOLDS
-    return _MORE_FOLDS if more else FOLDS.get(train.preset, 0)
+    return FOLDS.get(train.preset, 0)
 
 
 def check_models(models: Sequence[Model], train: TrainConfig) -> None:

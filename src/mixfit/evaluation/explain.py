@@ -105,13 +105,14 @@ def mean_and_error_in_order(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """The mean over samples of successive strata, one of each, and its standard error, nan for a single sample.
 
-    The error is estimated from the differences of neighbours (Wolter 2007, Introduction to Variance Estimation, chapter
-    8), as differences between strata do not affect the variance of the mean. Also valid for independent samples."""
+    The error is estimated from second differences of neighbours (Wolter 2007, Introduction to Variance Estimation,
+    chapter 8), which have no part of what grows evenly from stratum to stratum, as that does not affect the variance of
+    the mean. Also valid for independent samples."""
     count = len(parts)
-    if count < 2:
+    if count < 3:
         return mean_and_error(parts)
-    squares = (np.diff(parts, axis=0) ** 2).sum(axis=0)
-    return np.asarray(parts.mean(axis=0)), np.asarray(np.sqrt(squares / (2 * (count - 1) * count)))
+    squares = (np.diff(parts, n=2, axis=0) ** 2).sum(axis=0)
+    return np.asarray(parts.mean(axis=0)), np.asarray(np.sqrt(squares / (6 * (count - 2) * count)))
 
 
 SAMPLED_ROWS = 4_096
