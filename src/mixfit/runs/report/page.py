@@ -83,7 +83,6 @@ def report_page(content: ReportContent) -> str:
         "gains": views.gain_views(result),
         "leaderboard": [] if contest is None else contest.leaderboard,
         "how_fitted": "" if contest is None else views.how_fitted(result, contest),
-        "blend_is_above": contest is not None and views.blend_is_above(contest),
         "loss_name": loss_name(result.task),
         "scored": contest is not None and any(line.score is not None for line in contest.leaderboard),
         "has_photos": bool(content.schema.names("image")),

@@ -129,13 +129,6 @@ def how_fitted(result: Result, contest: Contest) -> str:
     return f"{said} {mean}{alone if kernels else ''}."
 
 
-def blend_is_above(contest: Contest) -> bool:
-    """Whether a model of the blend has a lower out-of-fold loss than every blend."""
-    blends = [line.loss for line in contest.leaderboard if line.share is None]
-    members = [line.loss for line in contest.leaderboard if line.share]
-    return bool(blends and members) and min(members) < min(blends)
-
-
 def _uses(result: Result) -> set[str]:
     """Which of photos and text the delivered model uses; a single network is asked only for photos."""
     lines = [] if result.contest is None else result.contest.leaderboard
