@@ -145,16 +145,18 @@ def test_coverage_counts_rows_by_their_weight() -> None:
 
 
 class _StoppedAfter:
-    """A keeper that is interrupted after some models."""
+    """A keeper that is interrupted after some models, whose fits are said to have taken 100 s more."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __call__(self, keeper: RunKeeper, model: Model, fold: int, fitted: FittedModel) -> None:
+    def __call__(
+        self, keeper: RunKeeper, model: Model, fold: int, fitted: FittedModel, history: None, *, seconds: float
+    ) -> None:
         self.count -= 1
         if self.count < 0:
             raise Stopped("stopped for the test")
-        _KEEP(keeper, model, fold, fitted)
+        _KEEP(keeper, model, fold, fitted, history, seconds=seconds + 100)
 
 
 _KEEP = RunKeeper.keep
@@ -169,7 +171,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     if count < 0:
         count += len(list((run.folder / "candidates").glob("*.safetensors")))
     stop = _StoppedAfter(count)
-    monkeypatch.setattr(RunKeeper, "keep", lambda *arguments: stop(*arguments))
+    monkeypatch.setattr(RunKeeper, "keep", lambda *arguments, **named: stop(*arguments, **named))
     with pytest.raises(Stopped):
         blend_fit(demo_table, tmp_path)
     monkeypatch.undo()
@@ -181,6 +183,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     for name in ("model.safetensors", "mixfit.json"):
         assert (folder / "model" / name).read_bytes() == (run.folder / "model" / name).read_bytes()
     assert resumed.scores == run.scores
+    assert resumed.contest is not None
+    told = sum(line.seconds or 0 for line in resumed.contest.leaderboard)
+    assert told // 100 == count  # what a fit took before the stop counts
 
 
 def test_a_damaged_kept_model_is_fitted_again(run: Run, tmp_path: Path) -> None:

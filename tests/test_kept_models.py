@@ -168,10 +168,12 @@ def test_what_is_no_kept_model_is_fitted_again_and_takes_its_place(
     assert keeper.load(LINEAR, 0, LAYOUT) is None
     (note,) = keeper.notes
     assert note.startswith("linear, table, fold 1: ")
-    keeper.keep(LINEAR, 0, fitted)
+    keeper.keep(LINEAR, 0, fitted, seconds=1.5)
     keeper.notes.clear()
+    before = keeper.spent(LINEAR)
     assert keeper.load(LINEAR, 0, LAYOUT) is not None
     assert keeper.notes == []
+    assert keeper.spent(LINEAR) == pytest.approx(before + 1.5)
 
 
 @pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a folder"])
@@ -196,7 +198,8 @@ def test_numbers_that_are_not_finite_are_neither_kept_nor_read(copied: tuple[Pat
     path.write_bytes(content)
     manifest = path.with_suffix(".json")
     said = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(said | {"sha256": hashlib.sha256(content).hexdigest()}, indent=1))
+    sha256 = hashlib.sha256(content + said["seconds"].encode()).hexdigest()
+    manifest.write_text(json.dumps(said | {"sha256": sha256}, indent=1))
     assert keeper.load(LINEAR, 0, LAYOUT) is None
     assert "model.weights is not finite" in keeper.notes[0]
 

@@ -2,13 +2,15 @@
 
 In: fitted models, one for each model and fold. Out: the same models, loaded, and the callbacks for further trainings.
 
-Each is a safetensors file with a manifest that is written last: its sha256, model, rows and settings. If the manifest
-does not match, the model is fitted again with a warning."""
+Each is a safetensors file with a manifest that is written last: its sha256, the seconds of the fit, model, rows and
+settings. If the manifest does not match, the model is fitted again with a warning."""
 
 import hashlib
 import json
 import os
+import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -37,7 +39,7 @@ from mixfit.training.callbacks.recorder import Recorder
 from mixfit.training.callbacks.tracking import Tracker
 from mixfit.training.checkpoint import Checkpoints, Snapshot, newest_checkpoint
 
-FORMAT = 3
+FORMAT = 4
 """Increased whenever the format of the files changes."""
 _LONGEST = 1e9  # seconds
 _LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
@@ -45,6 +47,7 @@ _LARGEST_MANIFEST, _LARGEST_HISTORY = 10_000, 100_000_000
 
 
 _ELAPSED = "elapsed.json"
+_SECONDS = re.compile(r"\d{1,9}\.\d{3}", re.ASCII)
 
 
 def earlier_seconds(folder: Path) -> float:
@@ -118,6 +121,7 @@ class RunKeeper:
         self._history_file = Path()
         self._rows: list[tuple[str, str]] = []
         """Digests of the rows of each fold, for networks, which may hold out validation rows, and for other models."""
+        self._spent: dict[str, float] = defaultdict(float)
         self._callbacks = callbacks_digest(self.callbacks)
         with explained(self.folder, None):
             (self.folder / "candidates").mkdir(exist_ok=True)
@@ -158,7 +162,7 @@ class RunKeeper:
         if not is_there(weights) and not is_there(manifest):
             return None
         try:
-            content = self._checked(model, fold)
+            content, seconds = self._checked(model, fold)
             found = _read_model(content, model, layout)
         except DataError as error:
             self._note(model, fold, f"the saved model {error}; it is fitted again")
@@ -166,7 +170,12 @@ class RunKeeper:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # left by a process killed while saving
         self._note_history(model, fold)
         self.loaded += 1
+        self._spent[model.name] += float(seconds)
         return found
+
+    def spent(self, model: Model) -> float:
+        """See ``Keeper``."""
+        return self._spent[model.name]
 
     def watch(self, model: Model, fold: int) -> Watch:
         """Callbacks of a training, and its checkpoint."""
@@ -195,11 +204,14 @@ class RunKeeper:
         """Whether there are files of this model, which ``load`` may still refuse."""
         return is_there(_file(self._path(model, fold), ".json"))
 
-    def keep(self, model: Model, fold: int, fitted: FittedModel, history: bytes | None = None) -> None:
+    def keep(
+        self, model: Model, fold: int, fitted: FittedModel, history: bytes | None = None, *, seconds: float = 0.0
+    ) -> None:
         """Save a fitted model and remove the checkpoints of its training.
 
         Args:
             history: of a network that was trained elsewhere.
+            seconds: that the fit took; of a training that was resumed, since then.
         Raises:
             Diverged: it has values that are not finite.
         """
@@ -221,7 +233,7 @@ class RunKeeper:
             write_file(folder / "history.csv", history)
         # Nothing waits for the disk: what a power failure damages is noticed by its sum, and fitted again.
         write_file(weights, content, flush=False)
-        write_file(manifest, self._manifest(model, fold, content), flush=False)
+        write_file(manifest, self._manifest(model, fold, content, f"{seconds:.3f}"), flush=False)
         if self.elapsed is not None:
             spent = json.dumps({"seconds": self.elapsed()})
             write_file(self.folder / "candidates" / _ELAPSED, spent, flush=False)
@@ -237,17 +249,18 @@ class RunKeeper:
             own |= {"network settings": self.network_settings} if self.network_settings else {}
         return {"format": FORMAT, "model": _said(model), **own, "settings": self.settings}
 
-    def _manifest(self, model: Model, fold: int, content: bytes) -> bytes:
+    def _manifest(self, model: Model, fold: int, content: bytes, seconds: str) -> bytes:
         history = self._path(model, fold) / "history.csv"
         sums = {
             "bytes": len(content),
-            "sha256": _sha256(content),
+            "seconds": seconds,
+            "sha256": _sha256(content + seconds.encode()),
             "history": _sha256(_read(history, most=_LARGEST_HISTORY)) if history.is_file() else None,
         }
         return json.dumps(self._identity(model, fold) | sums, indent=1).encode()
 
-    def _checked(self, model: Model, fold: int) -> bytes:
-        """The bytes of a saved model.
+    def _checked(self, model: Model, fold: int) -> tuple[bytes, str]:
+        """The bytes of a saved model, and the seconds of its fit.
 
         Raises:
             DataError: with the end of a sentence on what is wrong.
@@ -271,13 +284,13 @@ class RunKeeper:
         for name, value in self._identity(model, fold).items():
             if known.get(name) != value:
                 raise DataError(wrong[name])
-        size = known.get("bytes")
-        if not isinstance(size, int):
+        size, seconds = known.get("bytes"), str(known.get("seconds"))
+        if not isinstance(size, int) or not _SECONDS.fullmatch(seconds):
             raise DataError("has a damaged manifest")
         content = _read(_file(folder, ".safetensors"), most=size)
-        if said != self._manifest(model, fold, content):
+        if said != self._manifest(model, fold, content, seconds):
             raise DataError("is damaged: its sha256, or that of its history, does not match the manifest")
-        return content
+        return content, seconds
 
     def _snapshot(self, model: Model, fold: int, key: str) -> Snapshot | None:
         """The newest checkpoint of this training, if any."""

@@ -219,14 +219,20 @@ class Keeper(Protocol):
     def load(self, model: Model, fold: int, layout: Layout) -> FittedModel | None:
         """The saved model, or None."""
 
+    def spent(self, model: Model) -> float:
+        """Seconds that the loaded fits of a model took when they were made."""
+
     def watch(self, model: Model, fold: int) -> Watch:
         """Callbacks and checkpoint for the training of a ``Trainable`` model."""
 
-    def keep(self, model: Model, fold: int, fitted: FittedModel, history: bytes | None = None) -> None:
+    def keep(
+        self, model: Model, fold: int, fitted: FittedModel, history: bytes | None = None, *, seconds: float = 0.0
+    ) -> None:
         """Save a fitted model.
 
         Args:
             history: of a network that was trained elsewhere, as ``history.csv``.
+            seconds: that the fit took.
         """
 
 
@@ -432,7 +438,7 @@ def cross_fit(
         if fits is not None:
             elsewhere = fits.result(model, place, fold)
             spent.append(elsewhere.seconds)
-            return _kept(model, place, fold, elsewhere.state, keeper, elsewhere.history)
+            return _kept(model, place, fold, elsewhere.state, keeper, elsewhere.history, seconds=elsewhere.seconds)
         start = None if begin_at is None else begin_at.fitted_on_fold[place]
         return fit_or_load(model, place, fold, keeper=keeper, start=start)
 
@@ -459,7 +465,7 @@ def cross_fit(
         predictions=predictions,
         temperatures=temperatures,
         temperature=temperature,
-        seconds=sum(spent) if spent else time.perf_counter() - started,
+        seconds=(sum(spent) or time.perf_counter() - started) + (0.0 if keeper is None else keeper.spent(model)),
     )
 
 
@@ -479,11 +485,20 @@ def fit_or_load(
     if isinstance(ready, Trainable):
         watch = Watch() if keeper is None else keeper.watch(model, place)
         ready = ready.ready(start, watch.callbacks, watch.snapshot)
-    return _kept(model, place, fold, fit_model(ready, fold).state(), keeper)
+    started = time.perf_counter()
+    state = fit_model(ready, fold).state()
+    return _kept(model, place, fold, state, keeper, seconds=time.perf_counter() - started)
 
 
 def _kept(
-    model: Model, place: int, fold: Fold, state: State, keeper: Keeper | None, history: bytes | None = None
+    model: Model,
+    place: int,
+    fold: Fold,
+    state: State,
+    keeper: Keeper | None,
+    history: bytes | None = None,
+    *,
+    seconds: float,
 ) -> FittedModel:
     """A model from the state of one that was fitted here or elsewhere, and saved.
 
@@ -492,10 +507,8 @@ def _kept(
     arrays, config = state
     arrays = {name: np.array(values, order="C") for name, values in arrays.items()}
     found = model.load(arrays, config, fold.rows.layout)
-    if keeper is not None and history is not None:
-        keeper.keep(model, place, found, history)
-    elif keeper is not None:
-        keeper.keep(model, place, found)
+    if keeper is not None:
+        keeper.keep(model, place, found, history, seconds=seconds)
     return found
 
 
