@@ -66,10 +66,6 @@ from mixfit.training.metrics import Metric, decided, median_class, metric_label,
 _FEWEST_SECONDS = 1.0
 _TRAINED_SHARE = 0.7
 """Share of the time of a network in which it is trained."""
-_ABOVE = (
-    "Its out-of-fold loss is above that of a model in it, as weights and temperatures for each fold come from the "
-    "other folds."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -627,14 +623,12 @@ def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
     loss = "log loss" if judged.target.classes is not None else "Poisson deviance" if judged.counts else "squared error"
     goal = loss if judged.objective is None or judged.metric is None else metric_label(judged.metric.name)
     weights = [] if judged.metric is None else [f"Its weights optimise the out-of-fold {goal}."]
-    least = min(judged.loss(fitting)[0] for fitting in fittings if fitting.model.name in chosen.shares)
-    above = [_ABOVE] if round(least, 4) < round(judged.mean(chosen.losses)[0], 4) else []  # as they are printed
     selection = ["It was chosen on these rows, so its out-of-fold scores are slightly optimistic."] if whys else []
     return _Choice(
         blend=chosen,
         table=table,
         columns=columns,
-        reason=" ".join([*whys, f"The blend is {_listed(chosen)}.", *weights, *above, *selection]),
+        reason=" ".join([*whys, f"The blend is {_listed(chosen)}.", *weights, *selection]),
         text=text,
         photos=photos,
         text_rule=text_rule,

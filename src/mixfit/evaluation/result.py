@@ -225,6 +225,18 @@ class Contest:
     on so few rows. Empty in results of older versions."""
 
     @property
+    def why_above(self) -> str:
+        """Why a model of the blend has a lower out-of-fold loss than every blend; "" if none has."""
+        blends = [line.loss for line in self.leaderboard if line.share is None]
+        members = [line.loss for line in self.leaderboard if line.share]
+        if not blends or not members or round(min(members), 4) >= round(min(blends), 4):  # as they are printed
+            return ""
+        return (
+            "For its loss, the weights and temperatures of each fold come from the other folds, so a blend can have a "
+            "higher loss than a model that it consists of."
+        )
+
+    @property
     def reasons(self) -> list[str]:
         """``choice`` in paragraphs: the decision about text, that about photos, and the blend."""
         found, rest = [], self.choice

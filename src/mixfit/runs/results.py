@@ -420,7 +420,7 @@ def say_end(
         say(f" best epoch {best['epoch']:.0f} of {len(run.history)}")
     else:
         kind = "intervals" if result.task in NUMBER_TASKS else "sets"
-        for paragraph in [*contest.reasons, contest.folds]:
+        for paragraph in [*contest.reasons, contest.folds, contest.why_above]:
             print_wrapped(console, paragraph)
         held = [one for one in contest.coverage if one.level == LEVEL]
         if result.rows["test"] and not held:
