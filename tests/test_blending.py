@@ -87,12 +87,12 @@ def test_a_blend_whose_loss_is_above_that_of_a_model_in_it_says_why(tmp_path: Pa
         settings: dict[str, Any] = {"model": SMALLEST, "train": replace(QUICK, epochs=3, folds=None)}
         found = fit(table, target="y", out=tmp_path / "runs", data=GROUPED, console=Console(file=said), **settings)
         assert found.contest is not None
-        losses = {line.model: round(line.loss, 4) for line in found.contest.leaderboard}
+        losses = {line.model: line.loss for line in found.contest.leaderboard}
         members = [losses[line.model] for line in found.contest.leaderboard if line.share]
         told.append(
             "so a blend can have a higher loss than a model that it consists of" in " ".join(said.getvalue().split())
         )
-        assert bool(found.contest.why_above) == (min(members) < losses[BLEND]) == told[-1]
+        assert bool(found.contest.why_above) == (min(members) < (1 - 1e-4) * losses[BLEND]) == told[-1]
     assert set(told) == {False, True}
 
 
@@ -142,7 +142,7 @@ def test_coverage_counts_rows_by_their_weight() -> None:
 
 
 class _StoppedAfter:
-    """A keeper that is interrupted after some models, whose fits are said to have taken 100 s more."""
+    """A keeper that is interrupted after some models, whose fits are said to have taken 10,000 s more."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -153,7 +153,7 @@ class _StoppedAfter:
         self.count -= 1
         if self.count < 0:
             raise Stopped("stopped for the test")
-        _KEEP(keeper, model, fold, fitted, history, seconds=seconds + 100)
+        _KEEP(keeper, model, fold, fitted, history, seconds=seconds + 10_000)
 
 
 _KEEP = RunKeeper.keep
@@ -182,7 +182,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert resumed.scores == run.scores
     assert resumed.contest is not None
     told = sum(line.seconds or 0 for line in resumed.contest.leaderboard)
-    assert told // 100 == count  # what a fit took before the stop counts
+    assert told // 10_000 == count  # what a fit took before the stop counts
 
 
 def test_a_damaged_kept_model_is_fitted_again(run: Run, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ as ``results.json``, and read from there by terminal, report, model card and not
 score other rows in the same way, as one ``Part``."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,10 +227,10 @@ class Contest:
 
     @property
     def why_above(self) -> str:
-        """Why a model of the blend has a lower out-of-fold loss than every blend; "" if none has."""
-        blends = [line.loss for line in self.leaderboard if line.share is None]
-        members = [line.loss for line in self.leaderboard if line.share]
-        if not blends or not members or round(min(members), 4) >= round(min(blends), 4):  # as they are printed
+        """Why a model of the blend has a lower out-of-fold loss than every blend; "" if none has visibly."""
+        blend = min((line.loss for line in self.leaderboard if line.share is None), default=-math.inf)
+        model = min((line.loss for line in self.leaderboard if line.share), default=math.inf)
+        if model >= blend or math.isclose(model, blend, rel_tol=1e-4):
             return ""
         return (
             "For its loss, the weights and temperatures of each fold come from the other folds, so a blend can have a "

@@ -343,9 +343,12 @@ def test_the_folds_and_what_predicts_new_rows_are_told(model: str, refit: int) -
     assert ("is fitted once more on all of these rows" in text) == (model != "linear, table" and not refit)
 
 
-@pytest.mark.parametrize(("loss", "said"), [(0.9, True), (1.1, False)])
-def test_a_blend_above_a_model_of_its_own_is_explained(loss: float, *, said: bool) -> None:
-    ours = LeaderboardLine(model=OURS, photos=True, loss=1.0, error=0.1, share=None, seconds=None)
+@pytest.mark.parametrize(
+    ("blend", "loss", "said"),
+    [(1.0, 0.9, True), (1.0, 1.1, False), (1.0, 1 - 1e-9, False), (5.49e-4, 5.45e-4, True), (0.0, 0.0, False)],
+)
+def test_a_blend_above_a_model_of_its_own_is_explained(blend: float, loss: float, *, said: bool) -> None:
+    ours = LeaderboardLine(model=OURS, photos=True, loss=blend, error=0.1, share=None, seconds=None)
     single = LeaderboardLine(model=TABLE, photos=False, loss=loss, error=0.1, share=1.0, seconds=1.0)
     unused = replace(single, model="unused", loss=0.1, share=0.0)
     competed = replace(contest(), leaderboard=[ours, single, unused])
