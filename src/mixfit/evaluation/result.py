@@ -229,12 +229,13 @@ class Contest:
     def why_above(self) -> str:
         """Why a model of the blend has a lower out-of-fold loss than every blend; "" if none has visibly."""
         blend = min((line.loss for line in self.leaderboard if line.share is None), default=-math.inf)
-        model = min((line.loss for line in self.leaderboard if line.share), default=math.inf)
-        if model >= blend or math.isclose(model, blend, rel_tol=1e-4):
+        model = min((line for line in self.leaderboard if line.share), key=lambda line: line.loss, default=None)
+        if model is None or model.loss >= blend or math.isclose(model.loss, blend, rel_tol=1e-4):
             return ""
         return (
-            "For its loss, the weights and temperatures of each fold come from the other folds, so a blend can have a "
-            "higher loss than a model that it consists of."
+            f"The lowest out-of-fold loss of a blend is {metric_text(blend)}, that of {model.model} "
+            f"{metric_text(model.loss)}: the weights and temperatures of each fold come from the other folds, so a "
+            "blend can have a higher loss than a model that it consists of."
         )
 
     @property

@@ -35,6 +35,7 @@ from mixfit.predictor.card import Coverage
 from mixfit.runs.report.content import ColumnPart, DataFacts, Diagnosis, Distribution, ModelExplanation
 from mixfit.runs.report.page import report_page, write_report
 from mixfit.runs.report.views import binned_shares, confusion_counts, most_confused
+from mixfit.training.metrics import metric_text
 
 IMG = "<img src=x onerror=alert(1)>"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -354,7 +355,8 @@ def test_a_blend_above_a_model_of_its_own_is_explained(blend: float, loss: float
     competed = replace(contest(), leaderboard=[ours, single, unused])
     found = result(scores=scored(0.30, 0.35), competed=competed)
     sentence = "so a blend can have a higher loss than a model that it consists of"
-    assert (sentence in Page(report_page(replace(content(), result=found))).text) == said
+    text = Page(report_page(replace(content(), result=found))).text
+    assert (sentence in text) == (f"is {metric_text(blend)}, that of {TABLE} {metric_text(loss)}: " in text) == said
 
 
 def test_photos_are_judged_beside_the_text_and_refused_text_that_is_read_is_told() -> None:
