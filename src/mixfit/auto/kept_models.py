@@ -2,8 +2,8 @@
 
 In: fitted models, one for each model and fold. Out: the same models, loaded, and the callbacks for further trainings.
 
-Each is a safetensors file with a manifest that is written last: its sha256, the seconds of the fit, model, rows and
-settings. If the manifest does not match, the model is fitted again with a warning."""
+Each is a safetensors file with a manifest that is written last: the seconds of the fit, one sha256 of the file and of
+them, model, rows and settings. If the manifest does not match, the model is fitted again with a warning."""
 
 import hashlib
 import json
