@@ -31,6 +31,14 @@ def test_an_unknown_column_is_a_usage_error_that_lists_the_columns() -> None:
     assert str(error) == "no column 'prise'. Did you mean 'price'? columns: area, price"
 
 
+def test_several_columns_in_one_name_are_told_apart() -> None:
+    known = ["area", "price", "year built"]
+    for name in ("area,price", "price, year built", "area, price , year built"):
+        assert " are columns: name one at a time. columns: area, price" in str(unknown_column(name, known))
+    for name in ("area,", "area,prise", "area;price"):
+        assert "one at a time" not in str(unknown_column(name, known))
+
+
 def test_only_twenty_columns_are_listed() -> None:
     text = str(unknown_column("zzz", [f"c{number}" for number in range(25)]))
     assert text.startswith("no column 'zzz'. columns: c0, c1, ")

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 from small_runs import QUIET, TRAIN, small_fit, small_table, without_results
 
-from mixfit.auto import cost, planning, preset_run, recipe
+from mixfit.auto import blending, budget, cost, planning, preset_run, recipe
 from mixfit.auto.budget import within
 from mixfit.auto.kept_models import earlier_seconds
 from mixfit.auto.planning import RunPlan
@@ -243,6 +244,44 @@ def test_a_single_network_ends_within_the_limit(tmp_path: Path, monkeypatch: pyt
     run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=train)
     assert 1.0 <= budgets[0] <= 3.0
     assert 1 <= len(run.history) < 100_000
+
+
+@pytest.mark.parametrize("limit", [20, 29, 38, 60])
+@pytest.mark.parametrize("slow", [1.0, 1.45])
+def test_the_second_fit_on_all_rows_keeps_its_time(
+    limit: int, slow: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which every model is said to take 9 s in three folds, so 3 s on all rows, and takes ``slow`` times
+    that, which is known from the first fit on; all else takes no time."""
+    elapsed = 0.0
+
+    def seconds(model: Any, sizes: Any = None) -> float:
+        return 0.0 if isinstance(model, Constant) else 9.0
+
+    def cross_fit(model: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal elapsed
+        elapsed += slow * seconds(model)
+        return real_fit(model, *args, **kwargs)
+
+    def refitted(mixed: Any, predictor: Any, models: list[Any], *args: Any) -> Any:
+        nonlocal elapsed
+        elapsed += sum(slow * seconds(one) / 3 for one in models)
+        return real_refit(mixed, predictor, models, *args)
+
+    real_fit, real_refit = blending.cross_fit, blending._refitted
+    monkeypatch.setattr(Timetable, "elapsed", property(lambda _: elapsed))
+    monkeypatch.setattr(Timetable, "pace", property(lambda _: slow if elapsed else 1.0))
+    monkeypatch.setattr(Timetable, "stage", lambda *_, **__: nullcontext(lambda *_: None))
+    monkeypatch.setattr(RunPlan, "closing", 0.0)
+    monkeypatch.setattr(budget, "model_seconds", seconds)
+    monkeypatch.setattr(blending, "model_seconds", seconds)
+    monkeypatch.setattr(blending, "cross_fit", cross_fit)
+    monkeypatch.setattr(blending, "_refitted", refitted)
+    warnings = without_results(monkeypatch)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=replace(TRAIN, time=f"{limit}s", refit=True))
+    assert elapsed <= limit
+    assert not [one for one in warnings[0] if one.startswith("refit: ")]
+    assert len(names(run)) - 1 == min(int(limit // (12 * slow)), 4)
 
 
 def test_a_resumed_run_has_the_rest_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,9 +100,14 @@ def unknown_column(name: str, known: Iterable[str]) -> ConfigError:
 
     >>> str(unknown_column("prise", ["area", "price"]))
     "no column 'prise'. Did you mean 'price'? columns: area, price"
+    >>> str(unknown_column("area, rooms", ["area", "rooms"]))
+    "no column 'area, rooms'. 'area', 'rooms' are columns: name one at a time. columns: area, rooms"
     """
     names = list(known)
+    parts = [part.strip() for part in name.split(",")]
+    several = len(parts) > 1 and all(part in names for part in parts)
+    hint = f" {', '.join(map(repr, parts))} are columns: name one at a time." if several else did_you_mean(name, names)
     # A name with a line break or an escape sequence must not rearrange the terminal.
     listed = ", ".join(text if text.isprintable() else repr(text) for text in names[:NAMES_SHOWN])
     more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ConfigError(f"no column {name!r}.{did_you_mean(name, names)} columns: {listed}{more}")
+    return ConfigError(f"no column {name!r}.{hint} columns: {listed}{more}")

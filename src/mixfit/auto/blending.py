@@ -355,7 +355,7 @@ class _Fits:
         again = within(
             replace(self.run_plan.plan, models=tuple(waiting), left_out=(), shortened=()),
             self.run_plan.sizes,
-            self.timetable.left_for(self.run_plan.closing),
+            self._share * self.timetable.left_for(self._closing()),
             limit=self.run_plan.budget,
             least=not self._has_simple,
             pace=self.timetable.pace,
@@ -369,19 +369,31 @@ class _Fits:
         self.shortened |= {name: said[name]} if name in said else {}
         return again.models[0]
 
+    @property
+    def _share(self) -> float:
+        """Share of the time for models that cross-validation may take; with refit they are fitted once more."""
+        count = self.run_plan.sizes.folds
+        return count / (count + 1) if self.run_plan.plan.train.refit else 1.0
+
+    def _closing(self, *more: Model) -> float:
+        """Estimated seconds of what comes after the last fit, with refit also of one of all models so far and these."""
+        plan = self.run_plan
+        again = [*(fitting.model for fitting in self.fittings), *more] if plan.plan.train.refit else []
+        return plan.closing + sum(model_seconds(one, plan.sizes) for one in again) / plan.sizes.folds
+
     def _skip(self, sentence: str) -> None:
         self.left_out.append(sentence)
         self.console.print(f" skipped: {sentence}", markup=False)
 
     def _fit(self, one: Model, waiting: list[Model]) -> Fitting | None:
         """Cross-validate a model; None if it diverges, its time is over, or it does not fit in memory."""
-        table, sizes, closing, keeper = self.timetable, self.run_plan.sizes, self.run_plan.closing, self.keeper
+        table, sizes, closing, keeper = self.timetable, self.run_plan.sizes, self._closing(one), self.keeper
         seconds = model_seconds(one, sizes)
         rest = seconds + sum(model_seconds(other, sizes) for other in waiting)
         table.ahead = rest + closing
         limited = table.limit is not None and not isinstance(one, Constant)
         if keeper is not None:
-            share = table.left_for(closing) * table.pace * seconds / max(rest, 1e-9)
+            share = self._share * table.left_for(closing) * table.pace * seconds / max(rest, 1e-9)
             # Each fold also has to build its network and to predict.
             keeper.seconds = _TRAINED_SHARE * max(_FEWEST_SECONDS, share) / self.folds.count if limited else None
         # The first simple model is fitted even if the time is over, if it takes no longer than expected.
