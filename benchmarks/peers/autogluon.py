@@ -125,16 +125,21 @@ def main(python: str, preset: str, kept: Path, seconds: float, wanted: list[str]
         return
     kept.mkdir(parents=True, exist_ok=True)
     print(f"python {platform.python_version()}, AutoGluon {version}, preset {preset}, AutoGluon at least {seconds:g} s")
-    print(f"{'set':18}{'folds':>6}{'mixfit':>9}{'AutoGluon':>11}{'ratio':>7}{'wins':>6}{'s':>7}{'s of AutoGluon':>16}")
+    print(
+        f"{'set':18}{'folds':>6}{'mixfit':>9}{'AutoGluon':>11}{'ratio':>7}{'of means':>10}{'wins':>6}{'s':>7}"
+        f"{'s of AutoGluon':>16}"
+    )
     ratios: dict[str, float] = {}
+    of_means: list[float] = []
     for text in wanted:
         name, _, count = text.partition(":")
         folds = [run(python, preset, kept, seconds, name, place) for place in range(int(count or 3))]
         ours, theirs = (np.array([fold[side] for fold in folds]) for side in ("mixfit", "error"))
         ratios[name] = float(np.median(ours / theirs))
+        of_means.append(float(ours.mean() / theirs.mean()))
         took = [np.median([fold[side] for fold in folds]) for side in ("mixfit_seconds", "seconds")]
         print(
-            f"{name:18}{len(folds):>6}{np.median(ours):9.4f}{np.median(theirs):11.4f}{ratios[name]:7.3f}"
+            f"{name:18}{len(folds):>6}{np.median(ours):9.4f}{np.median(theirs):11.4f}{ratios[name]:7.3f}{of_means[-1]:10.3f}"
             f"{int((ours < theirs).sum()):>3}/{len(folds):<2}{took[0]:7.0f}{took[1]:16.0f}   "
             f"{', '.join(sorted({str(fold['best_single']) for fold in folds}))}",
             flush=True,
@@ -143,6 +148,7 @@ def main(python: str, preset: str, kept: Path, seconds: float, wanted: list[str]
     print(
         f"geometric mean of the medians of mixfit's error relative to AutoGluon's: {np.exp(np.log(every).mean()):.3f}"
     )
+    print(f"of the ratios of the means over folds: {np.exp(np.log(of_means).mean()):.3f}")
     if len(every) > 2:
         print(f"without the best and the worst set: {np.exp(np.log(every[1:-1]).mean()):.3f}")
     print(f"sets where mixfit is better: {int((every < 1).sum())} of {len(every)}")

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None and not NEEDED, reason="no Chro
 TORN = """() => {
     const walk = document.createTreeWalker(document.querySelector("table"), NodeFilter.SHOW_TEXT), torn = [];
     while (walk.nextNode()) {
-        for (const word of walk.currentNode.data.matchAll(/(?<![\\p{L}\\p{N}_])[\\p{L}\\p{N}_]{1,20}(?![\\p{L}\\p{N}_])/gu)) {
+        const words = walk.currentNode.data.matchAll(/(?<![\\p{L}\\p{N}_])[\\p{L}\\p{N}_]{1,20}(?![\\p{L}\\p{N}_])/gu);
+        for (const word of words) {
             const range = document.createRange();
             range.setStart(walk.currentNode, word.index);
             range.setEnd(walk.currentNode, word.index + word[0].length);
