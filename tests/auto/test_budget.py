@@ -13,6 +13,7 @@ from mixfit.auto import cost
 from mixfit.auto.budget import (
     EXPLAINED,
     LEAST_SHARE,
+    PRESET_SECONDS,
     duration,
     explained,
     fixed_seconds,
@@ -204,11 +205,24 @@ def test_models_that_do_not_fit_in_memory_are_left_out() -> None:
 
 
 def test_budgets_grow_with_rows_and_columns() -> None:
-    sizes = [replace(SIZES, rows=rows, columns=columns) for rows, columns in ((300, 2), (10_000, 1_500))]
+    sizes = [replace(SIZES, rows=rows, columns=columns) for rows, columns in ((300, 2), (10_000, 200), (300, 1_000))]
     assert {preset_seconds("quick", one) for one in sizes} == {30}
     assert preset_seconds("balanced", replace(SIZES, rows=20_000)) == 600
     assert preset_seconds("balanced", replace(SIZES, rows=20_000, columns=4_500)) == 900
     assert preset_seconds("best", SIZES) == 1_800
+
+
+@pytest.mark.parametrize("columns", [700, 1_000, 2_000, 4_500])
+@pytest.mark.parametrize("rows", [500, 3_000, 20_000])
+def test_at_least_half_a_budget_is_for_the_models_of_a_table(rows: int, columns: int) -> None:
+    wide = replace(SIZES, rows=rows, test=rows // 5, columns=columns, numeric=columns - 20)
+    usual = max(1.0, rows / 10_000, columns / 1_500)
+    for preset, seconds in PRESET_SECONDS.items():
+        given = preset_seconds(preset, wide)
+        assert given >= max(usual * seconds, 2 * fixed_seconds(wide, 1) - 1e-9)
+        # Photos and texts do not enlarge it.
+        assert preset_seconds(preset, replace(wide, photos=9_000, features=1_280, texts=3, text_width=300)) == given
+    assert (preset_seconds("quick", wide) > 30 * usual) == (rows * columns >= 3e6)
 
 
 def test_explanations_keep_to_their_seconds() -> None:

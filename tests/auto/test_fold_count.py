@@ -13,6 +13,7 @@ from mixfit.auto.presets import plan_for
 from mixfit.auto.timetable import Timetable
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData, load_data
+from mixfit.models.trees import BoostedTrees
 
 QUIET = Console(quiet=True)
 
@@ -62,3 +63,28 @@ def test_more_folds_than_the_budget_allows_are_not_tried(monkeypatch: pytest.Mon
     monkeypatch.setattr(planning, "preset_seconds", lambda *_: seconds / 1.5)
     less = plan_run(mixed, **given, timetable=Timetable(QUIET))
     assert (less.plan.folds, less.sizes.folds, less.plan.left_out) == (5, 5, ())
+
+
+def test_quick_has_three_folds_where_five_leave_no_time_for_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(300, 30))
+    frame = pd.DataFrame(values, columns=[f"x{number}" for number in range(30)]).assign(y=values[:, 0])
+    mixed = load_data(frame, target="y")
+
+    def planned(seconds: float, **settings: Any) -> tuple[int, bool]:
+        monkeypatch.setattr(planning, "preset_seconds", lambda *_: seconds)
+        train = TrainConfig(**({"preset": "quick"} | settings))
+        timetable = Timetable(QUIET, None if train.time is None else 600.0)
+        run = plan_run(mixed, image=None, model=ModelConfig(), train=train, models=(), timetable=timetable)
+        return run.plan.folds, any(isinstance(one, BoostedTrees) for one in run.plan.models)
+
+    budgets = np.linspace(0.3, 1, 20)
+    found = [planned(seconds) for seconds in budgets]
+    for seconds, run in zip(budgets, found, strict=True):
+        # Rather three folds with trees than five without, but five if they keep trees.
+        five, three = planned(seconds, folds=5), planned(seconds, folds=3)
+        assert five[0] == 5
+        assert run == (three if three[1] and not five[1] else five)
+        if run[0] == 3:
+            assert planned(seconds, time="10m")[0] == 5
+            assert planned(seconds, preset="balanced")[0] != 3
+    assert set(found) == {(5, False), (3, True), (5, True)}

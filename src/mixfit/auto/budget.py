@@ -24,7 +24,7 @@ from mixfit.runs.results import TREES
 
 PRESET_SECONDS: dict[Preset, float] = {"quick": 30.0, "balanced": 300.0, "best": 1800.0}
 """Budget of a preset for up to ``BUDGET_ROWS`` rows and ``BUDGET_COLUMNS`` columns, in seconds on two cores; more rows
-or columns have more in proportion."""
+or columns have more in proportion, and at least half of it is for models."""
 BUDGET_ROWS, BUDGET_COLUMNS = 10_000, 1_500
 LEAST_SHARE = 0.3
 """Smallest share of its epochs to which a network is shortened; below it is left out, as it would learn too little for
@@ -42,8 +42,13 @@ EXPLAINED: tuple[tuple[int, int], ...] = ((16, 1_024), (12, 512), (8, 384), (5, 
 
 
 def preset_seconds(preset: Preset, s: Sizes) -> float:
-    """The budget of a preset in seconds on two cores, beyond image features: see ``PRESET_SECONDS``."""
-    return PRESET_SECONDS.get(preset, math.inf) * max(1.0, s.rows / BUDGET_ROWS, s.columns / BUDGET_COLUMNS)
+    """The budget of a preset in seconds on two cores, beyond image features: see ``PRESET_SECONDS``.
+
+    Of a wide table, which takes long to read and encode, it is at least twice the time of that.
+    """
+    table = replace(s, photos=0, features=0, texts=0, text_width=0, characters=0.0)
+    usual = PRESET_SECONDS.get(preset, math.inf) * max(1.0, s.rows / BUDGET_ROWS, s.columns / BUDGET_COLUMNS)
+    return max(usual, 2 * fixed_seconds(table, 1))
 
 
 def fixed_seconds(s: Sizes, models: int) -> float:

@@ -23,7 +23,7 @@ from mixfit.auto.budget import (
 )
 from mixfit.auto.cost import Sizes
 from mixfit.auto.memory import available_bytes
-from mixfit.auto.presets import FOLDS, Plan, plan_for
+from mixfit.auto.presets import FEWER_FOLDS, FOLDS, Plan, plan_for
 from mixfit.auto.timetable import Timetable
 from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
@@ -130,13 +130,13 @@ def plan_run(
     frozen = image is not None and image.frozen and mixed.photos is not None
     backbone = image.backbone if frozen and image is not None else None
 
-    def planned(*, photos: bool = True) -> Plan:
+    def planned(settings: TrainConfig, *, photos: bool = True) -> Plan:
         features = frozen and photos
         return plan_for(
-            mixed, train, model=model, backbone=backbone, models=models, features=features, use_photos=photos
+            mixed, settings, model=model, backbone=backbone, models=models, features=features, use_photos=photos
         )
 
-    plan = planned()
+    plan = planned(train)
     sizes = sizes_of(mixed, image, plan.folds)
     if (
         train.folds is None
@@ -144,8 +144,14 @@ def plan_run(
         and _spent(plan.models, sizes) > preset_seconds(train.preset, sizes)
     ):
         train = replace(train, folds=FOLDS[train.preset])
-        plan = planned()
+        plan = planned(train)
         sizes = sizes_of(mixed, image, plan.folds)
+    plain = mixed.photos is None and mixed.split_time is None
+    if train.folds is None and timetable.limit is None and train.preset == "quick" and plain:
+        fewer = planned(replace(train, folds=FEWER_FOLDS))
+        smaller = sizes_of(mixed, image, fewer.folds)
+        if _has_time_for_trees(fewer, smaller, train.preset) and not _has_time_for_trees(plan, sizes, train.preset):
+            plan, sizes = fewer, smaller
     timetable.note(cost.seconds(cost.reading_work(sizes)), timetable.last)
     photo_seconds = cost.seconds(cost.photo_pass_work(sizes)) if frozen else 0.0
     if timetable.limit is not None and image is not None and photo_seconds * timetable.pace >= 1:
@@ -172,7 +178,7 @@ def plan_run(
             took = duration(photo_seconds * timetable.pace)
             notes.append(f"photos: their features take about {took}, too long for {budget}")
             photo_seconds = 0.0
-        plan = planned(photos=use_photos)
+        plan = planned(train, photos=use_photos)
         rest = cost.seconds(cost.shared_work(sizes)) + photo_seconds
         seconds = timetable.left_for(closing_seconds(sizes, len(plan.models)) + rest)
     # With refit, the models of the blend are fitted once more on all rows.
@@ -189,7 +195,7 @@ def plan_run(
         # Without the features of photos, which then nobody needs, there may be time for more models of the table.
         use_photos, photo_seconds, sizes = False, 0.0, replace(sizes, photos=0, features=0)
         notes.append(f"photos: what is learnt from them takes too long for {budget}; --time gives it more")
-        plan = within_memory(planned(photos=False), sizes, available_bytes())
+        plan = within_memory(planned(train, photos=False), sizes, available_bytes())
         seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
         plan = within(plan, sizes, share * seconds, limit=budget)
     return RunPlan(
@@ -202,6 +208,12 @@ def plan_run(
         notes=tuple(notes),
         budget=budget,
     )
+
+
+def _has_time_for_trees(plan: Plan, s: Sizes, preset: Preset) -> bool:
+    """Whether the budget of a preset leaves boosted trees in the plan."""
+    seconds = preset_seconds(preset, s) * (1 - EXPLAINED_SHARE) - fixed_seconds(s, len(plan.models))
+    return any(isinstance(one, BoostedTrees) for one in within(plan, s, seconds, limit="").models)
 
 
 def _takes_scores(model: Model) -> bool:

@@ -23,9 +23,10 @@ FOLDS = {"quick": 5, "balanced": 5, "best": 10}
 _MORE_FOLDS, _FEW = 10, 1_500
 """Folds of ``balanced`` where rows times fitted numbers are at most so many, so that each model learns from nine tenths
 of the few rows."""
-_FEWER_FOLDS, _MANY = 3, 10_000
+FEWER_FOLDS, _MANY = 3, 10_000
 """Folds of ``quick`` from so many rows of a table without photos: what they save is worth more to the networks, which
-its budget shortens, than a mean of five (docs/LOG.md)."""
+its budget shortens, than a mean of five (docs/LOG.md). ``plan_run`` also takes so few where five leave no time for
+boosted trees."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")
 
@@ -133,7 +134,7 @@ def _fold_count(data: MixedData, train: TrainConfig) -> int:
     if train.time is None and train.preset == "balanced" and few and not train.fine_tune:
         return _MORE_FOLDS
     if train.time is None and train.preset == "quick" and rows >= _MANY and plain:
-        return _FEWER_FOLDS
+        return FEWER_FOLDS
     return FOLDS.get(train.preset, 0)
 
 
