@@ -392,15 +392,38 @@ def test_logistic_regression_compares_penalties_on_some_of_many_rows(monkeypatch
     monkeypatch.setattr(linear_module, "_TRIED_SIZE", 0)
     seen, fit = [], linear_module._logistic
 
-    def watched(columns: np.ndarray, *rest: Any) -> Any:
+    def watched(columns: np.ndarray, *rest: Any, **settings: Any) -> Any:
         seen.append(len(columns))
-        return fit(columns, *rest)
+        return fit(columns, *rest, **settings)
 
     monkeypatch.setattr(linear_module, "_logistic", watched)
     some = fit_logistic(columns, truth, classes=2, seed=1)
     assert seen[-1] == 1_200
     assert max(seen[:-1]) < 400
     np.testing.assert_allclose(some.predict(columns), whole.predict(columns), atol=0.06)
+
+
+def test_wide_logistic_regression_compares_penalties_roughly_and_fits_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scipy.sparse import csr_matrix
+
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(150, linear_module.WIDE + 1))
+    truth = np.digitize(columns[:, 0] + 0.5 * rng.normal(size=150), [-0.5, 0.5])
+    steps, fit = [], linear_module._logistic
+
+    def watched(*given: Any, **settings: Any) -> Any:
+        model = fit(*given, **settings)
+        steps.append(int(model.n_iter_[0]))
+        return model
+
+    monkeypatch.setattr(linear_module, "_logistic", watched)
+    rough = fit_logistic(csr_matrix(columns), truth, classes=3)
+    tried, compared = len(steps) - 1, sum(steps[:-1])
+    steps.clear()
+    monkeypatch.setattr(linear_module, "_ROUGH_GRADIENT", linear_module._GRADIENT)
+    exact = fit_logistic(csr_matrix(columns), truth, classes=3)
+    assert (len(steps) - 1, 0 < compared < sum(steps[:-1])) == (tried, True)
+    np.testing.assert_allclose(rough.weights, exact.weights, atol=1e-9)
 
 
 def test_ridge_regression_in_blocks_of_rows_is_that_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,9 @@ _LEFT_OUT_ROWS, _BLOCK = 20_000, 4_000
 _TRIED_SIZE, _FEWEST_TRIED = 20_000_000, 2_000
 """Penalties of logistic regressions are compared on as many rows as make this size (rows times columns times classes),
 and at least on so many."""
+_ROUGH_GRADIENT, _GRADIENT = 1e-3, 1e-4
+"""Largest entry of the gradient at which a logistic regression ends: on more than ``WIDE`` columns while penalties are
+compared, and else."""
 _WORSE = 1.02
 """No weaker penalty is tried after one whose loss is so many times the smallest."""
 _ALL_STEPS_SIZE, _FEWEST_STEPS, _STEPS_OF_LOGISTIC = 5_000_000_000, 20, 200
@@ -624,6 +627,7 @@ def fit_logistic(
         return LinearModel(weights=np.zeros((columns.shape[1], classes)), bias=bias, classes=classes)
     rng, size = np.random.default_rng(seed), columns.shape[1] * (1 if len(seen) == 2 else len(seen))
     most = max(_FEWEST_TRIED, _TRIED_SIZE // size)
+    rough = _ROUGH_GRADIENT if columns.shape[1] > WIDE else _GRADIENT
     some = np.sort(rng.permutation(len(codes))[:most]) if len(codes) > most else np.arange(len(codes))
     judging = _every_fifth(codes[some], rng, None if unit is None else unit[some])
     fitting, judged = some[~judging], some[judging]
@@ -631,7 +635,8 @@ def fit_logistic(
     losses: list[float] = []
     for strength in strengths:
         start = models[-1] if models else None
-        model = _logistic(columns[fitting], codes[fitting], strength / len(fitting), taken(weight, fitting), start)
+        inverse, heavy = strength / len(fitting), taken(weight, fitting)
+        model = _logistic(columns[fitting], codes[fitting], inverse, heavy, start, tolerance=rough)
         found = np.full((len(judged), len(seen)), 1e-9)
         found[:, model.classes_] = model.predict_proba(columns[judged])
         found /= found.sum(axis=1, keepdims=True)
@@ -650,12 +655,21 @@ def fit_logistic(
     return LinearModel(weights=weights, bias=bias, classes=classes)
 
 
-def _logistic(columns: Any, codes: np.ndarray, inverse: float, weight: np.ndarray | None, start: Any) -> Any:
+def _logistic(
+    columns: Any,
+    codes: np.ndarray,
+    inverse: float,
+    weight: np.ndarray | None,
+    start: Any,
+    *,
+    tolerance: float = _GRADIENT,
+) -> Any:
     """scikit-learn's model.
 
     Args:
         inverse: inverse penalty, relative to the sum of the losses.
         start: a model to start at, if it has the same classes.
+        tolerance: see ``_GRADIENT``.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -663,7 +677,7 @@ def _logistic(columns: Any, codes: np.ndarray, inverse: float, weight: np.ndarra
     classes = np.unique(codes)
     size = columns.shape[0] * columns.shape[1] * (1 if len(classes) == 2 else len(classes))
     steps = int(np.clip(_ALL_STEPS_SIZE // size, _FEWEST_STEPS, _STEPS_OF_LOGISTIC))
-    model = LogisticRegression(C=inverse, max_iter=steps, warm_start=True)
+    model = LogisticRegression(C=inverse, max_iter=steps, tol=tolerance, warm_start=True)
     if start is not None and np.array_equal(start.classes_, classes):
         model.coef_, model.intercept_ = start.coef_, start.intercept_
     with warnings.catch_warnings():
