@@ -24,7 +24,7 @@ from mixfit.auto.budget import (
 from mixfit.auto.cost import Sizes
 from mixfit.auto.memory import available_bytes
 from mixfit.auto.presets import FEWER_FOLDS, FOLDS, Plan, plan_for
-from mixfit.auto.timetable import Timetable
+from mixfit.auto.timetable import MARGIN, Timetable
 from mixfit.choices import Preset
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.load import MixedData
@@ -138,6 +138,7 @@ def plan_run(
 
     plan = planned(train)
     sizes = sizes_of(mixed, image, plan.folds)
+    free_to_choose = train.folds is None and mixed.photos is None and mixed.split_time is None
     if (
         train.folds is None
         and plan.folds > FOLDS.get(train.preset, 0)
@@ -146,12 +147,11 @@ def plan_run(
         train = replace(train, folds=FOLDS[train.preset])
         plan = planned(train)
         sizes = sizes_of(mixed, image, plan.folds)
-    plain = mixed.photos is None and mixed.split_time is None
-    if train.folds is None and timetable.limit is None and train.preset == "quick" and plain:
-        fewer = planned(replace(train, folds=FEWER_FOLDS))
-        smaller = sizes_of(mixed, image, fewer.folds)
-        if _has_time_for_trees(fewer, smaller, train.preset) and not _has_time_for_trees(plan, sizes, train.preset):
-            plan, sizes = fewer, smaller
+    if free_to_choose and not _has_time_for_trees(plan, sizes, train.preset, timetable.limit):
+        fewer = replace(train, folds=FEWER_FOLDS)
+        smaller = sizes_of(mixed, image, FEWER_FOLDS)
+        if _has_time_for_trees(planned(fewer), smaller, train.preset, timetable.limit):
+            train, plan, sizes = fewer, planned(fewer), smaller
     timetable.note(cost.seconds(cost.reading_work(sizes)), timetable.last)
     photo_seconds = cost.seconds(cost.photo_pass_work(sizes)) if frozen else 0.0
     if timetable.limit is not None and image is not None and photo_seconds * timetable.pace >= 1:
@@ -210,9 +210,14 @@ def plan_run(
     )
 
 
-def _has_time_for_trees(plan: Plan, s: Sizes, preset: Preset) -> bool:
-    """Whether the budget of a preset leaves boosted trees in the plan."""
-    seconds = preset_seconds(preset, s) * (1 - EXPLAINED_SHARE) - fixed_seconds(s, len(plan.models))
+def _has_time_for_trees(plan: Plan, s: Sizes, preset: Preset, limit: float | None) -> bool:
+    """Whether a budget leaves boosted trees in the plan: by sizes alone, so that a resumed run has as many folds."""
+    fixed = fixed_seconds(s, len(plan.models))
+    if limit is None:
+        seconds = preset_seconds(preset, s) * (1 - EXPLAINED_SHARE) - fixed
+    else:
+        reading = cost.seconds(cost.reading_work(s))
+        seconds = limit - reading - MARGIN * (fixed - reading)
     return any(isinstance(one, BoostedTrees) for one in within(plan, s, seconds, limit="").models)
 
 

@@ -25,7 +25,7 @@ _MORE_FOLDS, _FEW = 10, 1_500
 of the few rows."""
 FEWER_FOLDS, _MANY = 3, 10_000
 """Folds of ``quick`` from so many rows of a table without photos: what they save is worth more to the networks, which
-its budget shortens, than a mean of five (docs/LOG.md). ``plan_run`` also takes so few where five leave no time for
+its budget shortens, than a mean of five (docs/LOG.md). ``plan_run`` also takes so few where more leave no time for
 boosted trees."""
 _MOST_EPOCHS = {"quick": 20, "balanced": 20, "best": 40}
 _NAME = re.compile(r"[\w][\w ,.()+-]{0,79}")

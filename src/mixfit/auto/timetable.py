@@ -18,7 +18,7 @@ from rich.text import Text
 from mixfit.auto.budget import duration
 from mixfit.ensemble.cross_fit import OutOfTimeError
 
-_MARGIN = 1.25
+MARGIN = 1.25
 """Factor of the estimated time of what is still to come, as estimates scatter."""
 _KNOWN = 0.5
 """Seconds of an imagined stage that took as long as was estimated, so that a very short one does not mislead."""
@@ -80,7 +80,7 @@ class Timetable:
 
     def left_for(self, closing: float) -> float:
         """Estimated seconds for models, beside those of what comes after them."""
-        return max(0.0, self.remaining / self.pace - _MARGIN * closing)
+        return max(0.0, self.remaining / self.pace - MARGIN * closing)
 
     def free(self, closing: float) -> float:
         """Seconds until only the time for what comes at the end is left, whose estimated seconds are given."""
