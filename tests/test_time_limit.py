@@ -23,7 +23,10 @@ from mixfit.auto.planning import RunPlan
 from mixfit.auto.timetable import Timetable
 from mixfit.cli import main
 from mixfit.config import TrainConfig
+from mixfit.data.load import load_data
 from mixfit.data.photos.scores import PhotoScores
+from mixfit.ensemble import cross_fit as cross_fit_module
+from mixfit.ensemble.cross_fit import OutOfTimeError, cross_fit, fit_folds
 from mixfit.errors import ResourceError, Stopped
 from mixfit.models.linear import Constant, Linear
 from mixfit.models.trees import BoostedTrees
@@ -282,6 +285,66 @@ def test_the_second_fit_on_all_rows_keeps_its_time(
     assert elapsed <= limit
     assert not [one for one in warnings[0] if one.startswith("refit: ")]
     assert len(names(run)) - 1 == min(int(limit // (12 * slow)), 4)
+
+
+def test_what_the_plan_leaves_out_is_fitted_if_there_is_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a slow start, from which the plan concludes that the machine is slow."""
+    warnings, said, train = without_results(monkeypatch), io.StringIO(), replace(TRAIN, time="9m")
+    table = small_table(tmp_path / "t")
+    every = names(small_fit(table, tmp_path / "runs", train=train))
+    monkeypatch.setattr(planning, "within", lambda plan, s, _, **settings: within(plan, s, 0.0, **settings))
+    console = Console(file=said, width=500)
+    assert names(small_fit(table, tmp_path / "runs", train=train, console=console)) == every > LEAST
+    for model in every - LEAST:
+        assert f" note: there is time left for {model}\n" in said.getvalue()
+        assert not [one for one in warnings[-1] if one.startswith(f"{model}: ")]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_that_turns_out_slow_is_fitted_once_more_in_a_shorter_form(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, real, warnings = list[BoostedTrees](), blending.cross_fit, without_results(monkeypatch)
+
+    def slow(model: Any, *args: Any, tell: Any = None, **kwargs: Any) -> Any:
+        def told(fold: int) -> None:
+            if fold == 1 and isinstance(model, BoostedTrees) and (again or len(tried) == 1):
+                raise OutOfTimeError("the time limit was reached after 1 of 3 folds", folds=1, seconds=100.0)
+
+        tried.extend([model] if isinstance(model, BoostedTrees) else [])
+        return real(model, *args, tell=told, **kwargs)
+
+    monkeypatch.setattr(blending, "cross_fit", slow)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=replace(TRAIN, time="1m"))
+    assert len(tried) == 2
+    assert tried[1].one_fold or tried[1].most_rounds is not None
+    assert ("boosted trees, table" in names(run)) != again
+    sentences = [one for one in warnings[-1] if "boosted trees, table" in one]
+    if again:
+        assert "boosted trees, table: the time limit was reached after 1 of 3 folds" in sentences
+    else:  # nothing of the first fit is found in the folder
+        (sentence,) = sentences
+        assert re.fullmatch(r"boosted trees, table: .*chosen on one inner fold, for the time limit of 1m", sentence)
+
+
+def test_a_model_whose_folds_take_too_long_is_given_up_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, real = [0.0], Linear.fit
+    folds = fit_folds(load_data(small_table(tmp_path / "t"), target="y"), 3, seed=0)
+
+    def fit(self: Linear, *args: Any) -> Any:
+        now[0] += 10
+        return real(self, *args)
+
+    monkeypatch.setattr(Linear, "fit", fit)
+    monkeypatch.setattr(cross_fit_module.time, "perf_counter", lambda: now[0])
+    assert cross_fit(Linear(), folds, seconds=31.0).seconds == 30
+    with pytest.raises(OutOfTimeError, match="the time limit was reached after 1 of 3 folds") as raised:
+        cross_fit(Linear(), folds, seconds=29.0)
+    assert (raised.value.folds, raised.value.seconds) == (1, 10)
 
 
 def test_a_resumed_run_has_the_rest_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

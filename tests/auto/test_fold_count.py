@@ -88,6 +88,6 @@ def test_rather_three_folds_with_trees_than_five_without(
         run, five, three = planned(seconds), planned(seconds, 5), planned(seconds, 3)
         assert run == (three if run[0] == 3 else five)
         assert run[1] == (five[1] or three[1])
-        assert run[0] == 5 or not five[1]
+        assert run[0] == 5 or not five[1] or limited  # with a margin, as what is estimated may take longer
         found.add(run)
     assert found >= {(5, False), (3, True), (5, True)}

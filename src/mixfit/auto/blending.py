@@ -19,7 +19,7 @@ from mixfit.auto.budget import duration, model_seconds, whole, within
 from mixfit.auto.kept_models import RunKeeper
 from mixfit.auto.memory import MEMORY_ADVICE
 from mixfit.auto.planning import RunPlan, sizes_of
-from mixfit.auto.presets import plan_for
+from mixfit.auto.presets import Plan, plan_for
 from mixfit.auto.timetable import Timetable
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.columns.preprocess import TablePreprocessor
@@ -54,8 +54,10 @@ from mixfit.ensemble.threshold import Thresholds, cross_fitted
 from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
 from mixfit.models.encoding import EncodedRows, RowEncoder
+from mixfit.models.kernels import KernelRidge
 from mixfit.models.linear import Constant
 from mixfit.models.model import SMALL, FittedModel, Model, Trainable, is_of_all_rows, looks, one_thread, reads
+from mixfit.models.trees import BoostedTrees
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
@@ -64,6 +66,8 @@ from mixfit.training.device import is_out_of_memory
 from mixfit.training.metrics import Metric, decided, median_class, metric_label, metric_named, metric_text
 
 _FEWEST_SECONDS = 1.0
+_SAFE = 1.5
+"""Factor of the estimated time of the last model within a time limit: a few trees take up to so many times that."""
 _TRAINED_SHARE = 0.7
 """Share of the time of a network in which it is trained."""
 
@@ -211,7 +215,7 @@ def train_blend(
     few = len(mixed.split.train) + len(mixed.split.valid) <= SMALL
     encoding = timetable.stage("encoding the rows of each fold", cost.seconds(cost.shared_work(sizes)))
     with encoding, one_thread() if few else nullcontext():
-        alone = any(is_of_all_rows(one) for one in plan.models)
+        alone = any(is_of_all_rows(one) for one in (*plan.models, *run_plan.late))
         folds = fit_folds(
             mixed, plan.folds, seed=train.seed, validation=choosing, scores=run_plan.scores, all_rows=alone
         )
@@ -252,7 +256,8 @@ def train_blend(
         elsewhere=fits,
     )
     done.run(width)
-    fittings, judged, left_out = done.fittings, done.judged, [*left_out, *done.left_out]
+    at_first = [sentence for sentence in left_out if sentence.partition(":")[0] not in done.late]
+    fittings, judged, left_out = done.fittings, done.judged, [*at_first, *done.left_out]
     folds = judged.folds
     timetable.ahead = run_plan.closing
     closing = timetable.stage("blend and intervals", run_plan.closing / 2)
@@ -296,8 +301,12 @@ class _Fits:
     """Fits models in other processes."""
     fittings: list[Fitting] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    late: set[str] = field(default_factory=set)
+    """Models that the plan left out, and that there was time for at last."""
     shortened: dict[str, str] = field(default_factory=dict)
     """How models were shortened when they were fitted, by name."""
+    slow: set[str] = field(default_factory=set)
+    """Models that a budget can shorten, given up after some folds and fitted once more."""
 
     def run(self, width: int) -> None:
         """Fit the models of the plan; print a line for each.
@@ -311,13 +320,16 @@ class _Fits:
         waiting = [whole(one) if limited else one for one in self.run_plan.plan.models]
         if not limited and self.elsewhere is not None:
             self._begin_all(waiting, self.elsewhere)
-        while waiting:
+        while waiting or (waiting := self._late() if limited else []):
             one = self._next(waiting) if limited else waiting[0]
             if one is None:
-                break
+                waiting = []
+                continue
             waiting = [other for other in waiting if other.name not in {one.name, *self._names_left_out}]
             fitting = self._fit(one, waiting)
-            if fitting is not None:
+            if fitting is None and one.name in self.slow - self._names_left_out:
+                waiting = [whole(one), *waiting]
+            elif fitting is not None:
                 self.fittings.append(fitting)
                 mean, error = self.judged.loss(fitting)
                 score = self.judged.score(one.name, self.judged.predictions(fitting))
@@ -352,14 +364,12 @@ class _Fits:
 
     def _next(self, waiting: list[Model]) -> Model | None:
         """The next model, perhaps shortened: what was fitted so far shows how much time there is for the others."""
-        again = within(
-            replace(self.run_plan.plan, models=tuple(waiting), left_out=(), shortened=()),
-            self.run_plan.sizes,
-            self._share * self.timetable.left_for(self._closing()),
-            limit=self.run_plan.budget,
-            least=not self._has_simple,
-            pace=self.timetable.pace,
-        )
+        left = self._share * self.timetable.left_for(self._closing())
+        # What the last model takes longer than estimated no other can make up for, and a network ends by itself.
+        safe = left / _SAFE if len(waiting) == 1 and not isinstance(waiting[0], Trainable) else left
+        again = self._within(waiting, safe)
+        if not again.models:
+            again = self._within(waiting, left)
         for sentence in again.left_out:
             self._skip(sentence)
         if not again.models:
@@ -368,6 +378,27 @@ class _Fits:
         name = again.models[0].name
         self.shortened |= {name: said[name]} if name in said else {}
         return again.models[0]
+
+    def _late(self) -> list[Model]:
+        """Models that the plan left out for the time limit and that fit into what is left; each is tried once."""
+        known = {fitting.model.name for fitting in self.fittings} | self._names_left_out | self.late
+        others = [whole(one) for one in self.run_plan.late if one.name not in known]
+        left = self._share * self.timetable.left_for(self._closing()) / _SAFE
+        found = [whole(one) for one in self._within(others, left).models] if others else []
+        self.late |= {one.name for one in found}
+        for one in found:
+            self.console.print(f" note: there is time left for {one.name}", markup=False)
+        return found
+
+    def _within(self, waiting: list[Model], seconds: float) -> Plan:
+        return within(
+            replace(self.run_plan.plan, models=tuple(waiting), left_out=(), shortened=()),
+            self.run_plan.sizes,
+            seconds,
+            limit=self.run_plan.budget,
+            least=not self._has_simple,
+            pace=self.timetable.pace,
+        )
 
     @property
     def _share(self) -> float:
@@ -422,7 +453,16 @@ class _Fits:
                         fits=None if isinstance(one, Constant) else self.elsewhere,
                         network_seconds=None if keeper is None else keeper.seconds,
                     )
-            except (Diverged, OutOfTimeError) as error:
+            except OutOfTimeError as error:
+                if error.folds and isinstance(one, BoostedTrees | KernelRidge) and one.name not in self.slow:
+                    self.slow.add(one.name)
+                    table.note(seconds * error.folds / count, error.seconds)
+                    if keeper is not None:
+                        keeper.forget(one, error.folds)
+                else:
+                    self._skip(f"{one.name}: {error}")
+                return None
+            except Diverged as error:
                 self._skip(f"{one.name}: {error}")
                 return None
             except Exception as error:

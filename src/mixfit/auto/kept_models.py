@@ -177,6 +177,14 @@ class RunKeeper:
         """See ``Keeper``."""
         return self._spent[model.name]
 
+    def forget(self, model: Model, folds: int) -> None:
+        """Remove the fits of the first folds of a model, which is fitted again in another way."""
+        for fold in range(folds):
+            for ending in (".json", ".safetensors"):
+                path = _file(self._path(model, fold), ending)
+                with explained(path, None):
+                    path.unlink(missing_ok=True)
+
     def watch(self, model: Model, fold: int) -> Watch:
         """Callbacks of a training, and its checkpoint."""
         if not isinstance(model, Trainable):

@@ -60,6 +60,8 @@ class RunPlan:
     """What is left out for the time limit besides models, one sentence each."""
     budget: str = ""
     """What limits the models, as the end of a sentence."""
+    late: tuple[Model, ...] = ()
+    """Models that the time limit leaves out, and that are fitted if there is time left at last."""
 
     @property
     def explained_columns(self) -> int:
@@ -147,7 +149,8 @@ def plan_run(
         train = replace(train, folds=FOLDS[train.preset])
         plan = planned(train)
         sizes = sizes_of(mixed, image, plan.folds)
-    if free_to_choose and not _has_time_for_trees(plan, sizes, train.preset, timetable.limit):
+    safe = None if timetable.limit is None else timetable.limit / MARGIN
+    if free_to_choose and not _has_time_for_trees(plan, sizes, train.preset, safe):
         fewer = replace(train, folds=FEWER_FOLDS)
         smaller = sizes_of(mixed, image, FEWER_FOLDS)
         if _has_time_for_trees(planned(fewer), smaller, train.preset, timetable.limit):
@@ -198,8 +201,12 @@ def plan_run(
         plan = within_memory(planned(train, photos=False), sizes, available_bytes())
         seconds = whole * (1 - EXPLAINED_SHARE) - fixed_seconds(sizes, len(plan.models))
         plan = within(plan, sizes, share * seconds, limit=budget)
+    kept = {one.name for one in plan.models}
+    others = (one for one in possible.models if one.name not in kept and "pixels" not in one.sees)
+    late = () if timetable.limit is None else tuple(others)
     return RunPlan(
         plan=plan,
+        late=late,
         sizes=sizes,
         photo_seconds=photo_seconds,
         photos=use_photos,
@@ -258,6 +265,7 @@ def without_photos(run: RunPlan, why: str) -> RunPlan:
         photos=False,
         photo_seconds=0.0,
         notes=(*run.notes, why),
+        late=tuple(one for one in run.late if not looks(one.sees)),
     )
 
 

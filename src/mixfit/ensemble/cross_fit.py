@@ -206,6 +206,11 @@ class Watch:
 class OutOfTimeError(Exception):
     """A model exceeded its time limit."""
 
+    def __init__(self, message: str, *, folds: int = 0, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.folds, self.seconds = folds, seconds
+        """Folds that were fitted here before it was given up, and how long they took."""
+
 
 @runtime_checkable
 class Keeper(Protocol):
@@ -406,7 +411,7 @@ def cross_fit(
 
     Args:
         begin_at: a model fitted on the same folds, as the starting point of a ``Trainable`` model.
-        seconds: time limit; a fold that would end after it, as long as those before it took, is not started.
+        seconds: time limit; no fold is started when the last one would end after it, as long as those before took.
         tell: called with the number of each fold, from 0, before it is fitted.
         fits: fits the folds in other processes; by default they are fitted here, one after another.
         network_seconds: time limit for each training of a network elsewhere.
@@ -429,8 +434,12 @@ def cross_fit(
 
     def fitted_on(place: int, fold: Fold) -> FittedModel:
         elapsed = time.perf_counter() - started
-        if seconds is not None and elapsed + elapsed / max(place, 1) > seconds:
-            raise OutOfTimeError(f"the time limit was reached after {place} of {folds.count} folds")
+        # Elsewhere folds are fitted at the same time.
+        waiting = 1 if fits is not None else max(folds.count - place, 1)
+        if seconds is not None and elapsed + waiting * elapsed / max(place, 1) > seconds:
+            here = place if fits is None else 0
+            message = f"the time limit was reached after {place} of {folds.count} folds"
+            raise OutOfTimeError(message, folds=here, seconds=elapsed)
         if tell is not None:
             tell(place)
         if place in known:
