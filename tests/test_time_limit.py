@@ -287,19 +287,38 @@ def test_the_second_fit_on_all_rows_keeps_its_time(
     assert len(names(run)) - 1 == min(int(limit // (12 * slow)), 4)
 
 
-def test_what_the_plan_leaves_out_is_fitted_if_there_is_time_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("module", [planning, blending])
+def test_what_is_left_out_at_first_is_fitted_if_there_is_time_left(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a slow start, from which the plan concludes that the machine is slow."""
+    """As after a slow start, from which the plan, or the choice of the first model, concludes that the machine is
+    slow."""
     warnings, said, train = without_results(monkeypatch), io.StringIO(), replace(TRAIN, time="9m")
-    table = small_table(tmp_path / "t")
+    table, calls = small_table(tmp_path / "t"), 0
     every = names(small_fit(table, tmp_path / "runs", train=train))
-    monkeypatch.setattr(planning, "within", lambda plan, s, _, **settings: within(plan, s, 0.0, **settings))
+
+    def first_in_no_time(plan: Any, s: Any, seconds: float, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return within(plan, s, seconds if module is blending and calls > 1 else 0.0, **settings)
+
+    monkeypatch.setattr(module, "within", first_in_no_time)
     console = Console(file=said, width=500)
     assert names(small_fit(table, tmp_path / "runs", train=train, console=console)) == every > LEAST
     for model in every - LEAST:
+        assert f" skipped: {model}: " in said.getvalue()
         assert f" note: there is time left for {model}\n" in said.getvalue()
         assert not [one for one in warnings[-1] if one.startswith(f"{model}: ")]
+
+
+def test_a_late_model_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings = without_results(monkeypatch)
+    monkeypatch.setattr(planning, "within", lambda plan, s, _, **settings: within(plan, s, 0.0, **settings))
+    monkeypatch.setattr(BoostedTrees, "fit", out_of_memory)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=replace(TRAIN, time="9m"))
+    assert "boosted trees, table" not in names(run) > LEAST
+    (told,) = [one for one in warnings[-1] if one.startswith("boosted trees, table: ")]
+    assert "it does not fit in memory" in told
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -302,7 +302,9 @@ class _Fits:
     fittings: list[Fitting] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     late: set[str] = field(default_factory=set)
-    """Models that the plan left out, and that there was time for at last."""
+    """Models that were left out for the time limit, and that there was time for at last."""
+    postponed: list[Model] = field(default_factory=list)
+    """Models that were left out for it when others were to be fitted."""
     shortened: dict[str, str] = field(default_factory=dict)
     """How models were shortened when they were fitted, by name."""
     slow: set[str] = field(default_factory=set)
@@ -370,6 +372,8 @@ class _Fits:
         again = self._within(waiting, safe)
         if not again.models:
             again = self._within(waiting, left)
+        kept = {one.name for one in again.models}
+        self.postponed += [one for one in waiting if one.name not in kept]
         for sentence in again.left_out:
             self._skip(sentence)
         if not again.models:
@@ -380,12 +384,13 @@ class _Fits:
         return again.models[0]
 
     def _late(self) -> list[Model]:
-        """Models that the plan left out for the time limit and that fit into what is left; each is tried once."""
-        known = {fitting.model.name for fitting in self.fittings} | self._names_left_out | self.late
-        others = [whole(one) for one in self.run_plan.late if one.name not in known]
+        """Models left out for the time limit that fit into what is left; each is tried once."""
+        others = [whole(one) for one in (*self.run_plan.late, *self.postponed) if one.name not in self.late]
         left = self._share * self.timetable.left_for(self._closing()) / _SAFE
         found = [whole(one) for one in self._within(others, left).models] if others else []
-        self.late |= {one.name for one in found}
+        names = {one.name for one in found}
+        self.late |= names
+        self.left_out = [sentence for sentence in self.left_out if sentence.partition(":")[0] not in names]
         for one in found:
             self.console.print(f" note: there is time left for {one.name}", markup=False)
         return found
