@@ -27,7 +27,7 @@ from mixfit.data.load import load_data
 from mixfit.data.photos.scores import PhotoScores
 from mixfit.ensemble import cross_fit as cross_fit_module
 from mixfit.ensemble.cross_fit import OutOfTimeError, cross_fit, fit_folds
-from mixfit.errors import ResourceError, Stopped
+from mixfit.errors import Diverged, ResourceError, Stopped
 from mixfit.models.linear import Constant, Linear
 from mixfit.models.trees import BoostedTrees
 from mixfit.runs.scoring import predict_table
@@ -342,7 +342,7 @@ def test_a_model_that_turns_out_slow_is_fitted_once_more_in_a_shorter_form(
     assert ("boosted trees, table" in names(run)) != again
     sentences = [one for one in warnings[-1] if "boosted trees, table" in one]
     if again:
-        assert "boosted trees, table: the time limit was reached after 1 of 3 folds" in sentences
+        assert sentences == ["boosted trees, table: the time limit was reached after 1 of 3 folds"]
     else:  # nothing of the first fit is found in the folder
         (sentence,) = sentences
         assert re.fullmatch(r"boosted trees, table: .*chosen on one inner fold, for the time limit of 1m", sentence)
@@ -360,10 +360,24 @@ def test_a_model_whose_folds_take_too_long_is_given_up_after_the_first(
 
     monkeypatch.setattr(Linear, "fit", fit)
     monkeypatch.setattr(cross_fit_module.time, "perf_counter", lambda: now[0])
-    assert cross_fit(Linear(), folds, seconds=31.0).seconds == 30
-    with pytest.raises(OutOfTimeError, match="the time limit was reached after 1 of 3 folds") as raised:
-        cross_fit(Linear(), folds, seconds=29.0)
-    assert (raised.value.folds, raised.value.seconds) == (1, 10)
+    assert cross_fit(Linear(), folds, seconds=31.0, foresee=True).seconds == 30
+    for foresee, fitted in ((True, 1), (False, 2)):
+        with pytest.raises(OutOfTimeError, match=f"the time limit was reached after {fitted} of 3 folds") as raised:
+            cross_fit(Linear(), folds, seconds=29.0, foresee=foresee)
+        assert (raised.value.folds, raised.value.seconds) == (fitted, 10 * fitted)
+
+
+def test_after_no_simple_model_was_fitted_no_late_one_exceeds_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_results(monkeypatch)
+
+    def diverged(*args: Any) -> None:
+        raise Diverged("its loss is nan")
+
+    monkeypatch.setattr(Linear, "fit", diverged)
+    run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=replace(TRAIN, time="0.01s"))
+    assert names(run) == {"constant"}
 
 
 def test_a_resumed_run_has_the_rest_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,12 @@ def test_more_folds_than_the_budget_allows_are_not_tried(monkeypatch: pytest.Mon
     assert (less.plan.folds, less.sizes.folds, less.plan.left_out) == (5, 5, ())
 
 
-@pytest.mark.parametrize(("preset", "limited"), [("quick", False), ("balanced", False), ("balanced", True)])
+@pytest.mark.parametrize(
+    ("preset", "limited", "refit"),
+    [("quick", False, False), ("quick", False, True), ("balanced", False, False), ("balanced", True, False)],
+)
 def test_rather_three_folds_with_trees_than_five_without(
-    preset: Preset, limited: bool, monkeypatch: pytest.MonkeyPatch
+    preset: Preset, limited: bool, refit: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = np.random.default_rng(0).normal(size=(300, 30))
     frame = pd.DataFrame(values, columns=[f"x{number}" for number in range(30)]).assign(y=values[:, 0])
@@ -77,7 +80,7 @@ def test_rather_three_folds_with_trees_than_five_without(
 
     def planned(seconds: float, folds: int | None = None) -> tuple[int, bool]:
         monkeypatch.setattr(planning, "preset_seconds", lambda *_: seconds)
-        train = TrainConfig(preset=preset, folds=folds, time=f"{seconds}s" if limited else None)
+        train = TrainConfig(preset=preset, folds=folds, refit=refit, time=f"{seconds}s" if limited else None)
         timetable = Timetable(QUIET, seconds if limited else None, began=0.0, clock=lambda: reading)
         timetable.last = reading
         run = plan_run(mixed, image=None, model=ModelConfig(), train=train, models=(), timetable=timetable)

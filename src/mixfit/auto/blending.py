@@ -369,9 +369,9 @@ class _Fits:
         left = self._share * self.timetable.left_for(self._closing())
         # What the last model takes longer than estimated no other can make up for, and a network ends by itself.
         safe = left / _SAFE if len(waiting) == 1 and not isinstance(waiting[0], Trainable) else left
-        again = self._within(waiting, safe)
+        again = self._within(waiting, safe, least=not self._has_simple)
         if not again.models:
-            again = self._within(waiting, left)
+            again = self._within(waiting, left, least=False)
         kept = {one.name for one in again.models}
         self.postponed += [one for one in waiting if one.name not in kept]
         for sentence in again.left_out:
@@ -380,6 +380,7 @@ class _Fits:
             return None
         said = {sentence.partition(":")[0]: sentence for sentence in again.shortened}
         name = again.models[0].name
+        self.shortened.pop(name, None)
         self.shortened |= {name: said[name]} if name in said else {}
         return again.models[0]
 
@@ -387,7 +388,7 @@ class _Fits:
         """Models left out for the time limit that fit into what is left; each is tried once."""
         others = [whole(one) for one in (*self.run_plan.late, *self.postponed) if one.name not in self.late]
         left = self._share * self.timetable.left_for(self._closing()) / _SAFE
-        found = [whole(one) for one in self._within(others, left).models] if others else []
+        found = [whole(one) for one in self._within(others, left, least=False).models] if others else []
         names = {one.name for one in found}
         self.late |= names
         self.left_out = [sentence for sentence in self.left_out if sentence.partition(":")[0] not in names]
@@ -395,13 +396,13 @@ class _Fits:
             self.console.print(f" note: there is time left for {one.name}", markup=False)
         return found
 
-    def _within(self, waiting: list[Model], seconds: float) -> Plan:
+    def _within(self, waiting: list[Model], seconds: float, *, least: bool) -> Plan:
         return within(
             replace(self.run_plan.plan, models=tuple(waiting), left_out=(), shortened=()),
             self.run_plan.sizes,
             seconds,
             limit=self.run_plan.budget,
-            least=not self._has_simple,
+            least=least,
             pace=self.timetable.pace,
         )
 
@@ -418,6 +419,7 @@ class _Fits:
         return plan.closing + sum(model_seconds(one, plan.sizes) for one in again) / plan.sizes.folds
 
     def _skip(self, sentence: str) -> None:
+        self.shortened.pop(sentence.partition(":")[0], None)
         self.left_out.append(sentence)
         self.console.print(f" skipped: {sentence}", markup=False)
 
@@ -436,6 +438,8 @@ class _Fits:
         first = limited and not self._has_simple
         least = 2 * seconds + _FEWEST_SECONDS if first else 0.0
         most = table.free(closing) if limited and not first and not isinstance(one, Trainable) else None
+        # A model that a budget can shorten is then fitted once more.
+        foresee = isinstance(one, BoostedTrees | KernelRidge) and one.name not in self.slow
         loaded = 0 if keeper is None else keeper.loaded
         count, fittings = self.folds.count, self.fittings
         with (
@@ -454,16 +458,18 @@ class _Fits:
                         keeper=keeper,
                         begin_at=begin_at,
                         seconds=most,
+                        foresee=foresee,
                         tell=lambda fold: tell(f"{one.name}, {_fold_name(fold, count)}", min(fold / count, 1.0)),
                         fits=None if isinstance(one, Constant) else self.elsewhere,
                         network_seconds=None if keeper is None else keeper.seconds,
                     )
             except OutOfTimeError as error:
-                if error.folds and isinstance(one, BoostedTrees | KernelRidge) and one.name not in self.slow:
+                if foresee and error.folds:
                     self.slow.add(one.name)
-                    table.note(seconds * error.folds / count, error.seconds)
+                    fits = len(self.folds.fitting(one))
+                    table.note(seconds * error.folds / fits, error.seconds)
                     if keeper is not None:
-                        keeper.forget(one, error.folds)
+                        keeper.forget(one, fits)
                 else:
                     self._skip(f"{one.name}: {error}")
                 return None

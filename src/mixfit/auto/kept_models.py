@@ -179,6 +179,7 @@ class RunKeeper:
 
     def forget(self, model: Model, folds: int) -> None:
         """Remove the fits of the first folds of a model, which is fitted again in another way."""
+        self._spent.pop(model.name, None)
         for fold in range(folds):
             for ending in (".json", ".safetensors"):
                 path = _file(self._path(model, fold), ending)

@@ -150,10 +150,10 @@ def plan_run(
         plan = planned(train)
         sizes = sizes_of(mixed, image, plan.folds)
     safe = None if timetable.limit is None else timetable.limit / MARGIN
-    if free_to_choose and not _has_time_for_trees(plan, sizes, train.preset, safe):
+    if free_to_choose and not _has_time_for_trees(plan, sizes, train, safe):
         fewer = replace(train, folds=FEWER_FOLDS)
         smaller = sizes_of(mixed, image, FEWER_FOLDS)
-        if _has_time_for_trees(planned(fewer), smaller, train.preset, timetable.limit):
+        if _has_time_for_trees(planned(fewer), smaller, train, timetable.limit):
             train, plan, sizes = fewer, planned(fewer), smaller
     timetable.note(cost.seconds(cost.reading_work(sizes)), timetable.last)
     photo_seconds = cost.seconds(cost.photo_pass_work(sizes)) if frozen else 0.0
@@ -217,14 +217,15 @@ def plan_run(
     )
 
 
-def _has_time_for_trees(plan: Plan, s: Sizes, preset: Preset, limit: float | None) -> bool:
+def _has_time_for_trees(plan: Plan, s: Sizes, train: TrainConfig, limit: float | None) -> bool:
     """Whether a budget leaves boosted trees in the plan: by sizes alone, so that a resumed run has as many folds."""
     fixed = fixed_seconds(s, len(plan.models))
     if limit is None:
-        seconds = preset_seconds(preset, s) * (1 - EXPLAINED_SHARE) - fixed
+        seconds = preset_seconds(train.preset, s) * (1 - EXPLAINED_SHARE) - fixed
     else:
         reading = cost.seconds(cost.reading_work(s))
         seconds = limit - reading - MARGIN * (fixed - reading)
+    seconds *= s.folds / (s.folds + 1) if train.refit else 1.0
     return any(isinstance(one, BoostedTrees) for one in within(plan, s, seconds, limit="").models)
 
 

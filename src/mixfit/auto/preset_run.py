@@ -123,7 +123,7 @@ def run_preset(started: StartedRun) -> Run:
         bad=[*mixed.bad, *unreadable(mixed)],
     )
     started = replace(started, warnings=[*started.warnings, *keeper.notes, *found.left_out])
-    fitted = [one for one in run_plan.plan.models if one.name in found.seconds]
+    fitted = [one for one in (*run_plan.plan.models, *run_plan.late) if one.name in found.seconds]
     predicting = [one for one in fitted if one.name in found.predictor.shares]
     report = run_plan.closing / 4
     size = explained_size(found.predictor, predicting, run_plan.sizes, run_plan.spent(fitted), timetable, report)

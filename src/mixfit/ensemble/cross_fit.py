@@ -203,13 +203,17 @@ class Watch:
     snapshot: Snapshot | None = None
 
 
+_TELLING = 2.0
+"""Seconds of fits from which they foretell those of the other folds: the first one also loads libraries."""
+
+
 class OutOfTimeError(Exception):
     """A model exceeded its time limit."""
 
     def __init__(self, message: str, *, folds: int = 0, seconds: float = 0.0) -> None:
         super().__init__(message)
         self.folds, self.seconds = folds, seconds
-        """Folds that were fitted here before it was given up, and how long they took."""
+        """Folds that were fitted here before it was given up, and how long they took together."""
 
 
 @runtime_checkable
@@ -403,6 +407,7 @@ def cross_fit(
     keeper: Keeper | None = None,
     begin_at: Fitting | None = None,
     seconds: float | None = None,
+    foresee: bool = False,
     tell: Callable[[int], None] | None = None,
     fits: Fits | None = None,
     network_seconds: float | None = None,
@@ -411,7 +416,8 @@ def cross_fit(
 
     Args:
         begin_at: a model fitted on the same folds, as the starting point of a ``Trainable`` model.
-        seconds: time limit; no fold is started when the last one would end after it, as long as those before took.
+        seconds: time limit; a fold that would end after it, as long as those before it took, is not started.
+        foresee: whether none is started, either, when the last one would end after it.
         tell: called with the number of each fold, from 0, before it is fitted.
         fits: fits the folds in other processes; by default they are fitted here, one after another.
         network_seconds: time limit for each training of a network elsewhere.
@@ -420,7 +426,7 @@ def cross_fit(
         ConfigError: the model does not return valid predictions.
         Diverged: its predictions are not finite.
     """
-    started, spent, known = time.perf_counter(), list[float](), dict[int, FittedModel]()
+    started, own, spent, known = time.perf_counter(), list[float](), list[float](), dict[int, FittedModel]()
     every = folds.fitting(model)
     if keeper is not None:
         keeper.begin([(fold, folds.rows[folds.number == place]) for place, fold in enumerate(folds.every)])
@@ -433,13 +439,17 @@ def cross_fit(
         fits.begin(model, todo, network_seconds)
 
     def fitted_on(place: int, fold: Fold) -> FittedModel:
+        if fits is None and keeper is not None:
+            loaded = keeper.load(model, place, fold.rows.layout)
+            if loaded is not None:
+                return loaded
         elapsed = time.perf_counter() - started
         # Elsewhere folds are fitted at the same time.
-        waiting = 1 if fits is not None else max(folds.count - place, 1)
-        if seconds is not None and elapsed + waiting * elapsed / max(place, 1) > seconds:
-            here = place if fits is None else 0
+        usual = elapsed / max(place, 1) if fits is not None else sum(own, start=0.0) / max(len(own), 1)
+        todo = len(every) - place if foresee and sum(own, start=0.0) >= _TELLING else 1
+        if seconds is not None and elapsed + todo * usual > seconds:
             message = f"the time limit was reached after {place} of {folds.count} folds"
-            raise OutOfTimeError(message, folds=here, seconds=elapsed)
+            raise OutOfTimeError(message, folds=len(own), seconds=sum(own, start=0.0))
         if tell is not None:
             tell(place)
         if place in known:
@@ -449,7 +459,10 @@ def cross_fit(
             spent.append(elsewhere.seconds)
             return _kept(model, place, fold, elsewhere.state, keeper, elsewhere.history, seconds=elsewhere.seconds)
         start = None if begin_at is None else begin_at.fitted_on_fold[place]
-        return fit_or_load(model, place, fold, keeper=keeper, start=start)
+        began = time.perf_counter()
+        found = _fit(model, place, fold, keeper=keeper, start=start)
+        own.append(time.perf_counter() - began)
+        return found
 
     each = [fitted_on(place, fold) for place, fold in enumerate(folds.folds)]
     predictions: np.ndarray | None = None
@@ -488,8 +501,10 @@ def fit_or_load(
         start: the starting point of a ``Trainable`` model.
     """
     found = None if keeper is None else keeper.load(model, place, fold.rows.layout)
-    if found is not None:
-        return found
+    return _fit(model, place, fold, keeper=keeper, start=start) if found is None else found
+
+
+def _fit(model: Model, place: int, fold: Fold, *, keeper: Keeper | None, start: FittedModel | None) -> FittedModel:
     ready = model
     if isinstance(ready, Trainable):
         watch = Watch() if keeper is None else keeper.watch(model, place)
