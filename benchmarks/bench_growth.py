@@ -39,7 +39,7 @@ STAGES = {
     "predict kernel ridge": "mixfit.models.kernels FittedKernels.predict",
     "predict trees": "mixfit.models.trees FittedTrees.predict",
     "predict network": "mixfit.models.network FittedNetwork.predict",
-    "fit models, besides": "mixfit.auto.blending cross_fit",
+    "fit models, besides": "mixfit.auto.cross_validation cross_fit",
     "blend": "mixfit.auto.blending _choose",
     "intervals": "mixfit.auto.blending _predictor",
     "scores": "mixfit.auto.preset_run result_of",

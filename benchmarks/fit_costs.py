@@ -59,7 +59,7 @@ STAGES = {
     "predict KernelRidge": "mixfit.models.kernels FittedKernels.predict",
     "predict BoostedTrees": "mixfit.models.trees FittedTrees.predict",
     "predict Network": "mixfit.models.network FittedNetwork.predict",
-    "fits": "mixfit.auto.blending cross_fit",
+    "fits": "mixfit.auto.cross_validation cross_fit",
     "blend": "mixfit.auto.blending _choose",
     "interval": "mixfit.auto.blending _predictor",
     "scores": "mixfit.auto.preset_run result_of",

@@ -16,7 +16,7 @@ from quick_runs import QUICK_DATA, QUICK_MODEL
 from rich.console import Console
 from small_runs import QUIET, TRAIN, small_fit, small_table, without_results
 
-from mixfit.auto import blending, budget, cost, planning, preset_run, recipe
+from mixfit.auto import blending, budget, cost, cross_validation, planning, preset_run, recipe
 from mixfit.auto.budget import within
 from mixfit.auto.kept_models import earlier_seconds
 from mixfit.auto.planning import RunPlan
@@ -271,14 +271,15 @@ def test_the_second_fit_on_all_rows_keeps_its_time(
         elapsed += sum(slow * seconds(one) / 3 for one in models)
         return real_refit(mixed, predictor, models, *args)
 
-    real_fit, real_refit = blending.cross_fit, blending._refitted
+    real_fit, real_refit = cross_validation.cross_fit, blending._refitted
     monkeypatch.setattr(Timetable, "elapsed", property(lambda _: elapsed))
     monkeypatch.setattr(Timetable, "pace", property(lambda _: slow if elapsed else 1.0))
     monkeypatch.setattr(Timetable, "stage", lambda *_, **__: nullcontext(lambda *_: None))
     monkeypatch.setattr(RunPlan, "closing", 0.0)
     monkeypatch.setattr(budget, "model_seconds", seconds)
     monkeypatch.setattr(blending, "model_seconds", seconds)
-    monkeypatch.setattr(blending, "cross_fit", cross_fit)
+    monkeypatch.setattr(cross_validation, "model_seconds", seconds)
+    monkeypatch.setattr(cross_validation, "cross_fit", cross_fit)
     monkeypatch.setattr(blending, "_refitted", refitted)
     warnings = without_results(monkeypatch)
     run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=replace(TRAIN, time=f"{limit}s", refit=True))
@@ -287,7 +288,7 @@ def test_the_second_fit_on_all_rows_keeps_its_time(
     assert len(names(run)) - 1 == min(int(limit // (12 * slow)), 4)
 
 
-@pytest.mark.parametrize("module", [planning, blending])
+@pytest.mark.parametrize("module", [planning, cross_validation])
 def test_what_is_left_out_at_first_is_fitted_if_there_is_time_left(
     module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +301,7 @@ def test_what_is_left_out_at_first_is_fitted_if_there_is_time_left(
     def first_in_no_time(plan: Any, s: Any, seconds: float, **settings: Any) -> Any:
         nonlocal calls
         calls += 1
-        return within(plan, s, seconds if module is blending and calls > 1 else 0.0, **settings)
+        return within(plan, s, seconds if module is cross_validation and calls > 1 else 0.0, **settings)
 
     monkeypatch.setattr(module, "within", first_in_no_time)
     console = Console(file=said, width=500)
@@ -325,7 +326,7 @@ def test_a_late_model_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_model_that_turns_out_slow_is_fitted_once_more_in_a_shorter_form(
     again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried, real, warnings = list[BoostedTrees](), blending.cross_fit, without_results(monkeypatch)
+    tried, real, warnings = list[BoostedTrees](), cross_validation.cross_fit, without_results(monkeypatch)
 
     def slow(model: Any, *args: Any, tell: Any = None, **kwargs: Any) -> Any:
         def told(fold: int) -> None:
@@ -335,7 +336,7 @@ def test_a_model_that_turns_out_slow_is_fitted_once_more_in_a_shorter_form(
         tried.extend([model] if isinstance(model, BoostedTrees) else [])
         return real(model, *args, tell=told, **kwargs)
 
-    monkeypatch.setattr(blending, "cross_fit", slow)
+    monkeypatch.setattr(cross_validation, "cross_fit", slow)
     run = small_fit(small_table(tmp_path / "t"), tmp_path / "runs", train=replace(TRAIN, time="1m"))
     assert len(tried) == 2
     assert tried[1].one_fold or tried[1].most_rounds is not None

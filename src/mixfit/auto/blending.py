@@ -5,28 +5,27 @@ its reason."""
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from traceback import clear_frames
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from mixfit.auto import cost
-from mixfit.auto.budget import duration, model_seconds, whole, within
+from mixfit.auto.budget import duration, model_seconds
+from mixfit.auto.cross_validation import CrossValidation
+from mixfit.auto.judged import Judged
 from mixfit.auto.kept_models import RunKeeper
-from mixfit.auto.memory import MEMORY_ADVICE
 from mixfit.auto.planning import RunPlan, sizes_of
-from mixfit.auto.presets import Plan, plan_for
+from mixfit.auto.presets import plan_for
 from mixfit.auto.timetable import Timetable
 from mixfit.config import ModelConfig, TrainConfig
 from mixfit.data.columns.preprocess import TablePreprocessor
-from mixfit.data.columns.target import Target
 from mixfit.data.load import MixedData
 from mixfit.data.ties import COPIES_TIE_NONE
-from mixfit.ensemble.blend import Blend, ModelPredictions, blend, gain, row_losses
+from mixfit.ensemble.blend import Blend
 from mixfit.ensemble.calibration import FIFTHS, fifths
 from mixfit.ensemble.cross_fit import (
     VALIDATION,
@@ -35,7 +34,6 @@ from mixfit.ensemble.cross_fit import (
     Fitting,
     Fold,
     OutOfTimeError,
-    cross_fit,
     fit_folds,
     photo_means,
     refit,
@@ -47,29 +45,18 @@ from mixfit.ensemble.intervals import (
     class_uncertainty,
     number_uncertainty,
 )
-from mixfit.ensemble.objective import Objective, metric_objective
 from mixfit.ensemble.photo_rule import TEXT_READ_BESIDE_PHOTOS, PhotoRule, judge_photos
 from mixfit.ensemble.pool import FLOOR
-from mixfit.ensemble.threshold import Thresholds, cross_fitted
+from mixfit.ensemble.threshold import Thresholds
 from mixfit.errors import ConfigError, Diverged, ResourceError
 from mixfit.evaluation.result import Contest, LeaderboardLine, loss_name
 from mixfit.models.encoding import EncodedRows, RowEncoder
-from mixfit.models.kernels import KernelRidge
-from mixfit.models.linear import Constant
-from mixfit.models.model import SMALL, FittedModel, Model, Trainable, is_of_all_rows, looks, one_thread, reads
-from mixfit.models.trees import BoostedTrees
+from mixfit.models.model import SMALL, FittedModel, Model, is_of_all_rows, looks, one_thread, reads
 from mixfit.nn.image import ImageEncoder
 from mixfit.predictor.blend import BlendPredictor, FoldModels, PhotoEncoder
 from mixfit.predictor.card import Coverage
 from mixfit.runs.results import BLEND, PHOTO_BLEND, TABLE_BLEND, TEXT_BLEND, TEXT_ONLY_BLEND
-from mixfit.training.device import is_out_of_memory
-from mixfit.training.metrics import Metric, decided, median_class, metric_label, metric_named, metric_text
-
-_FEWEST_SECONDS = 1.0
-_SAFE = 1.5
-"""Factor of the estimated time of the last model within a time limit: a few trees take up to so many times that."""
-_TRAINED_SHARE = 0.7
-"""Share of the time of a network in which it is trained."""
+from mixfit.training.metrics import metric_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +210,7 @@ def train_blend(
         columns = f"{len(texts)} column{'' if len(texts) == 1 else 's'}"
         seconds = time.perf_counter() - started
         console.print(f" text features of {columns} fitted in {folds.count} folds in {seconds:.1f} s", markup=False)
-    judged = _Judged.of(folds, mixed)
+    judged = Judged.of(folds, mixed)
     on_features = mixed.photos is None or features is not None
     left_out = [*run_plan.notes, *plan.left_out]
     if run_plan.photos and not on_features:
@@ -246,7 +233,7 @@ def train_blend(
     width = max(34, *(len(one.name) + 1 for one in plan.models))
     heading = "" if judged.metric is None else f"{metric_label(judged.metric.name):>19}"
     console.print(f"   {'model':<{width}}{'loss':>9} +- {'error':<6}{'time':>11}{heading}", markup=False)
-    done = _Fits(
+    done = CrossValidation(
         run_plan=run_plan,
         folds=folds,
         judged=judged,
@@ -287,344 +274,6 @@ def train_blend(
         return replace(found, refitted=refitted)
 
 
-@dataclass(kw_only=True)
-class _Fits:
-    """The cross-validation of all models, one after another, within the time limit if there is one."""
-
-    run_plan: RunPlan
-    folds: FittedFolds
-    judged: "_Judged"
-    keeper: RunKeeper | None
-    timetable: Timetable
-    console: Console
-    elsewhere: Fits | None = None
-    """Fits models in other processes."""
-    fittings: list[Fitting] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    late: set[str] = field(default_factory=set)
-    """Models that were left out for the time limit, and that there was time for at last."""
-    postponed: list[Model] = field(default_factory=list)
-    """Models that were left out for it when others were to be fitted."""
-    shortened: dict[str, str] = field(default_factory=dict)
-    """How models were shortened when they were fitted, by name."""
-    slow: set[str] = field(default_factory=set)
-    """Models that a budget can shorten, given up after some folds and fitted once more."""
-
-    def run(self, width: int) -> None:
-        """Fit the models of the plan; print a line for each.
-
-        Args:
-            width: of the column of names.
-        Raises:
-            ResourceError: no model fits in memory.
-        """
-        limited = self.timetable.limit is not None
-        waiting = [whole(one) if limited else one for one in self.run_plan.plan.models]
-        if not limited and self.elsewhere is not None:
-            self._begin_all(waiting, self.elsewhere)
-        while waiting or (waiting := self._late() if limited else []):
-            one = self._next(waiting) if limited else waiting[0]
-            if one is None:
-                waiting = []
-                continue
-            waiting = [other for other in waiting if other.name not in {one.name, *self._names_left_out}]
-            fitting = self._fit(one, waiting)
-            if fitting is None and one.name in self.slow - self._names_left_out:
-                waiting = [whole(one), *waiting]
-            elif fitting is not None:
-                self.fittings.append(fitting)
-                mean, error = self.judged.loss(fitting)
-                score = self.judged.score(one.name, self.judged.predictions(fitting))
-                shown = "" if score is None else f"{metric_text(score):>19}"
-                said = f"{mean:9.4f} +- {error:.4f}{fitting.seconds:9.1f} s{shown}"
-                self.console.print(f"   {one.name:<{width}}{said}", markup=False)
-        if not self.fittings:
-            raise ResourceError(f"Not even a constant fits in memory: {MEMORY_ADVICE}.")
-
-    def _begin_all(self, models: list[Model], elsewhere: Fits) -> None:
-        """Begin all fits that depend on no other model and on no pixels, which are not decoded yet."""
-        for one in models:
-            every = self.folds.fitting(one)
-            waits = "pixels" in one.sees or (isinstance(one, Trainable) and one.begins_with is not None)
-            if not waits and not isinstance(one, Constant):
-                todo = [place for place in range(len(every)) if self.keeper is None or not self.keeper.kept(one, place)]
-                with self._threads(one):
-                    elsewhere.begin(one, [(place, every[place], None) for place in todo], None)
-
-    def _threads(self, one: Model) -> AbstractContextManager[None]:
-        """One thread for few rows."""
-        return one_thread() if len(self.folds.rows) <= SMALL and "pixels" not in one.sees else nullcontext()
-
-    @property
-    def _has_simple(self) -> bool:
-        """Whether a model besides the constant is fitted."""
-        return any(not isinstance(fitting.model, Constant) for fitting in self.fittings)
-
-    @property
-    def _names_left_out(self) -> set[str]:
-        return {sentence.partition(":")[0] for sentence in self.left_out}
-
-    def _next(self, waiting: list[Model]) -> Model | None:
-        """The next model, perhaps shortened: what was fitted so far shows how much time there is for the others."""
-        left = self._share * self.timetable.left_for(self._closing())
-        # What the last model takes longer than estimated no other can make up for, and a network ends by itself.
-        safe = left / _SAFE if len(waiting) == 1 and not isinstance(waiting[0], Trainable) else left
-        again = self._within(waiting, safe, least=not self._has_simple)
-        if not again.models:
-            again = self._within(waiting, left, least=False)
-        kept = {one.name for one in again.models}
-        self.postponed += [one for one in waiting if one.name not in kept]
-        for sentence in again.left_out:
-            self._skip(sentence)
-        if not again.models:
-            return None
-        said = {sentence.partition(":")[0]: sentence for sentence in again.shortened}
-        name = again.models[0].name
-        self.shortened.pop(name, None)
-        self.shortened |= {name: said[name]} if name in said else {}
-        return again.models[0]
-
-    def _late(self) -> list[Model]:
-        """Models left out for the time limit that fit into what is left; each is tried once."""
-        others = [whole(one) for one in (*self.run_plan.late, *self.postponed) if one.name not in self.late]
-        left = self._share * self.timetable.left_for(self._closing()) / _SAFE
-        found = [whole(one) for one in self._within(others, left, least=False).models] if others else []
-        names = {one.name for one in found}
-        self.late |= names
-        self.left_out = [sentence for sentence in self.left_out if sentence.partition(":")[0] not in names]
-        for one in found:
-            self.console.print(f" note: there is time left for {one.name}", markup=False)
-        return found
-
-    def _within(self, waiting: list[Model], seconds: float, *, least: bool) -> Plan:
-        return within(
-            replace(self.run_plan.plan, models=tuple(waiting), left_out=(), shortened=()),
-            self.run_plan.sizes,
-            seconds,
-            limit=self.run_plan.budget,
-            least=least,
-            pace=self.timetable.pace,
-        )
-
-    @property
-    def _share(self) -> float:
-        """Share of the time for models that cross-validation may take; with refit they are fitted once more."""
-        count = self.run_plan.sizes.folds
-        return count / (count + 1) if self.run_plan.plan.train.refit else 1.0
-
-    def _closing(self, *more: Model) -> float:
-        """Estimated seconds of what comes after the last fit, with refit also of one of all models so far and these."""
-        plan = self.run_plan
-        again = [*(fitting.model for fitting in self.fittings), *more] if plan.plan.train.refit else []
-        return plan.closing + sum(model_seconds(one, plan.sizes) for one in again) / plan.sizes.folds
-
-    def _skip(self, sentence: str) -> None:
-        self.shortened.pop(sentence.partition(":")[0], None)
-        self.left_out.append(sentence)
-        self.console.print(f" skipped: {sentence}", markup=False)
-
-    def _fit(self, one: Model, waiting: list[Model]) -> Fitting | None:
-        """Cross-validate a model; None if it diverges, its time is over, or it does not fit in memory."""
-        table, sizes, closing, keeper = self.timetable, self.run_plan.sizes, self._closing(one), self.keeper
-        seconds = model_seconds(one, sizes)
-        rest = seconds + sum(model_seconds(other, sizes) for other in waiting)
-        table.ahead = rest + closing
-        limited = table.limit is not None and not isinstance(one, Constant)
-        if keeper is not None:
-            share = self._share * table.left_for(closing) * table.pace * seconds / max(rest, 1e-9)
-            # Each fold also has to build its network and to predict.
-            keeper.seconds = _TRAINED_SHARE * max(_FEWEST_SECONDS, share) / self.folds.count if limited else None
-        # The first simple model is fitted even if the time is over, if it takes no longer than expected.
-        first = limited and not self._has_simple
-        least = 2 * seconds + _FEWEST_SECONDS if first else 0.0
-        most = table.free(closing) if limited and not first and not isinstance(one, Trainable) else None
-        # A model that a budget can shorten is then fitted once more.
-        foresee = isinstance(one, BoostedTrees | KernelRidge) and one.name not in self.slow
-        loaded = 0 if keeper is None else keeper.loaded
-        count, fittings = self.folds.count, self.fittings
-        with (
-            table.stage(f"{one.name}, fold 1 of {count}", seconds, learn=False) as tell,
-            self._threads(one),
-        ):
-            if "pixels" in one.sees and self.folds.folds[0].data.photos is not None:
-                self._with_pixels()
-            begins = one.begins_with if isinstance(one, Trainable) else None
-            begin_at = next((other for other in fittings if other.model.name == begins), None)
-            try:
-                with table.ending(closing, least=least) if limited else nullcontext():
-                    fitting = cross_fit(
-                        one,
-                        self.folds,
-                        keeper=keeper,
-                        begin_at=begin_at,
-                        seconds=most,
-                        foresee=foresee,
-                        tell=lambda fold: tell(f"{one.name}, {_fold_name(fold, count)}", min(fold / count, 1.0)),
-                        fits=None if isinstance(one, Constant) else self.elsewhere,
-                        network_seconds=None if keeper is None else keeper.seconds,
-                    )
-            except OutOfTimeError as error:
-                if foresee and error.folds:
-                    self.slow.add(one.name)
-                    fits = len(self.folds.fitting(one))
-                    table.note(seconds * error.folds / fits, error.seconds)
-                    if keeper is not None:
-                        keeper.forget(one, fits)
-                else:
-                    self._skip(f"{one.name}: {error}")
-                return None
-            except Diverged as error:
-                self._skip(f"{one.name}: {error}")
-                return None
-            except Exception as error:
-                if not is_out_of_memory(error.__cause__ or error):
-                    raise
-                clear_frames(error.__traceback__)  # they hold what did not fit
-                self._skip(f"{one.name}: it does not fit in memory; {MEMORY_ADVICE}")
-                return None
-            finally:
-                if self.elsewhere is not None:
-                    self.elsewhere.stop(one)
-        if keeper is None or keeper.loaded == loaded:
-            table.note(seconds, fitting.seconds)
-        return fitting
-
-    def _with_pixels(self) -> None:
-        """Decode the photos, which earlier models do not need."""
-        photos = self.folds.folds[0].data.photos
-        assert photos is not None
-        self.folds = self.folds.with_pixels(photos.pixels)
-        self.judged = replace(self.judged, folds=self.folds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Judged:
-    """The rows whose out-of-fold predictions are scored: all rows of random folds, the later ones of folds in time."""
-
-    folds: FittedFolds
-    mask: np.ndarray
-    """Mask of these rows among ``folds.rows``."""
-    truth: np.ndarray
-    number: np.ndarray
-    """Fold of each."""
-    unit: np.ndarray
-    """Rows of one unit are dependent: standard errors are over units."""
-    weight: np.ndarray | None
-    target: Target
-    counts: bool
-    """Whether the target is a count."""
-    ordered: bool
-    """Whether the classes are ordered."""
-    metric: Metric | None
-    """The chosen metric; None for the default one."""
-    objective: Objective | None
-    """What the weights of blends minimise; None for the loss."""
-    thresholds: dict[str, Thresholds] = field(default_factory=dict)
-    """By model, see ``Blended``."""
-
-    @classmethod
-    def of(cls, folds: FittedFolds, mixed: MixedData) -> "_Judged":
-        mask, target = folds.plan.judged, mixed.target
-        metric = None if mixed.metric == "auto" else metric_named(mixed.metric, mixed.schema.task)
-        classes = len(target.classes or ())
-        return cls(
-            target=target,
-            counts=mixed.schema.task == "count",
-            ordered=mixed.schema.task == "ordered",
-            metric=metric,
-            objective=None
-            if metric is None
-            else metric_objective(metric, target.decode, target.decode_truth, classes=classes),
-            folds=folds,
-            mask=mask,
-            truth=folds.truth[mask],
-            number=folds.number[mask],
-            unit=folds.plan.unit[mask],
-            weight=None if folds.weight is None else folds.weight[mask],
-        )
-
-    def place(self, line: LeaderboardLine) -> tuple[float, float]:
-        """The key that sorts a leaderboard, the best first: by the chosen metric, then by the loss."""
-        if self.metric is None or line.score is None:
-            return 0.0, line.loss
-        score = -line.score if self.metric.higher_is_better else line.score
-        return (np.inf if np.isnan(score) else score), line.loss
-
-    @property
-    def rows(self) -> np.ndarray:
-        """Positions in the table."""
-        return self.folds.rows[self.mask]
-
-    def predictions(self, fitting: Fitting) -> np.ndarray:
-        """Predictions of a model at cross-fitted temperatures."""
-        return fitting.honest(self.folds.number)[self.mask]
-
-    def score(self, name: str, predictions: np.ndarray) -> float | None:
-        """The chosen metric of a model; None for the default one.
-
-        Args:
-            predictions: scaled numbers, or probabilities.
-        """
-        if self.metric is None:
-            return None
-        if self.target.classes is None:
-            return self.metric.value(self.target.decode_truth(self.truth), self.target.decode(predictions), self.weight)
-        if self.metric.decides and self.ordered:
-            predictions = decided(median_class(predictions), len(self.target.classes))
-        elif self.metric.decides and len(self.target.classes) == 2:
-            found = self.threshold(name, predictions)
-            predictions = decided(found.decide(predictions, new=False), 2)
-        return self.metric.value(self.truth, predictions, self.weight)
-
-    def threshold(self, name: str, probabilities: np.ndarray) -> Thresholds:
-        """The decision thresholds of a model, chosen once."""
-        assert self.metric is not None
-        if name not in self.thresholds:
-            learns = [mask[self.mask] for mask in self.folds.plan.learns_from]
-            self.thresholds[name] = cross_fitted(
-                self.truth, probabilities, self.metric, self.number, learns_from=learns, weight=self.weight
-            )
-        return self.thresholds[name]
-
-    def final_threshold(self, probabilities: np.ndarray) -> float | None:
-        """The decision threshold of the delivered blend for new rows; None unless the chosen metric has one."""
-        self.score(BLEND, probabilities)
-        return self.thresholds[BLEND].final if BLEND in self.thresholds else None
-
-    def loss(self, fitting: Fitting) -> tuple[float, float]:
-        """Mean loss and its standard error."""
-        return self.mean(row_losses(self.truth, self.predictions(fitting), counts=self.counts))
-
-    def mean(self, losses: np.ndarray) -> tuple[float, float]:
-        """Mean of losses of the rows, and its standard error."""
-        return _shown_loss(losses, self.unit, self.weight)
-
-    def blend(self, fittings: list[Fitting]) -> Blend:
-        """The blend of some models, with losses and predictions of these rows."""
-        models = {
-            one.model.name: ModelPredictions(
-                raw=one.predictions, temperatures=one.temperatures, temperature=one.temperature
-            )
-            for one in fittings
-        }
-        folds = self.folds
-        found = blend(
-            folds.truth,
-            models,
-            folds.number,
-            learns_from=folds.plan.learns_from,
-            weight=folds.weight,
-            objective=self.objective,
-            counts=self.counts,
-        )
-        return replace(
-            found,
-            losses=found.losses[self.mask],
-            predictions=found.predictions[self.mask],
-            calibrated=found.calibrated[self.mask],
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
     """The chosen blend, those that it is compared with, and the reason."""
@@ -654,7 +303,7 @@ class _Choice:
         return [*table, *text, (BLEND, self.blend), *photos]
 
 
-def _choose(fittings: list[Fitting], judged: _Judged) -> _Choice:
+def _choose(fittings: list[Fitting], judged: Judged) -> _Choice:
     """Blend without text and photos, with text, and with both, and choose by ``judge_photos``."""
     of_cells = [fitting for fitting in fittings if not looks(fitting.model.sees)]
     of_table = [fitting for fitting in of_cells if not reads(fitting.model.sees)]
@@ -710,7 +359,7 @@ def _predictor(
     folds: FittedFolds,
     fittings: list[Fitting],
     chosen: Blend,
-    judged: _Judged,
+    judged: Judged,
 ) -> BlendPredictor:
     """The predictor of the models with a share, with its preprocessing and uncertainty."""
     by_name = {fitting.model.name: fitting for fitting in fittings}
@@ -787,7 +436,7 @@ def _refitted(
 
 
 def _uncertainty(
-    mixed: MixedData, judged: _Judged, preprocessor: TablePreprocessor, chosen: Blend, *, photos: bool
+    mixed: MixedData, judged: Judged, preprocessor: TablePreprocessor, chosen: Blend, *, photos: bool
 ) -> Uncertainty:
     if mixed.target.classes is not None:
         return class_uncertainty(judged.truth, chosen.predictions, judged.weight, calibrated=chosen.calibrated)
@@ -815,7 +464,7 @@ def _blended(
     mixed: MixedData,
     predictor: BlendPredictor,
     fittings: list[Fitting],
-    judged: _Judged,
+    judged: Judged,
     chosen: _Choice,
     history: pd.DataFrame,
     left_out: list[str],
@@ -908,14 +557,3 @@ def _share(inside: np.ndarray, weight: np.ndarray | None) -> float | None:
 
 def _scale(mixed: MixedData) -> str:
     return "standardised logarithm of the target" if mixed.target.log else "standardised target"
-
-
-def _fold_name(fold: int, folds: int) -> str:
-    """The name of a fold; a fit of all rows comes last."""
-    return f"fold {fold + 1} of {folds}" if fold < folds else "all rows"
-
-
-def _shown_loss(losses: np.ndarray, groups: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
-    """Mean loss and its standard error."""
-    found = gain(losses, np.zeros_like(losses), groups, weight)
-    return found.mean, found.error

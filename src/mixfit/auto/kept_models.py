@@ -178,7 +178,11 @@ class RunKeeper:
         return self._spent[model.name]
 
     def forget(self, model: Model, folds: int) -> None:
-        """Remove the fits of the first folds of a model, which is fitted again in another way."""
+        """Remove the fits of a model, which is fitted again in another way.
+
+        Args:
+            folds: how many it may have.
+        """
         self._spent.pop(model.name, None)
         for fold in range(folds):
             for ending in (".json", ".safetensors"):

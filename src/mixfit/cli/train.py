@@ -77,7 +77,7 @@ def train(
     """Train on a table with its texts and photos; write weights, metrics and a report into a new run folder.
 
     Before anything is fitted, the plan says how long it takes: the presets quick, balanced and best take at most about
-    30 s, 5 min and 30 min for 10,000 rows on two cores, beyond image features, which are computed once. Models that
+    30 s, 5 min and 30 min for 10,000 rows on two cores, more for wide tables, beyond image features. Models that
     would take longer are shortened or left out by fixed rules; --time sets a limit for the whole run instead.
 
     Parameters
