@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from mixfit.auto import cost, planning
+from mixfit.auto.cost import Sizes
 from mixfit.auto.planning import plan_run
 from mixfit.auto.presets import plan_for
 from mixfit.auto.timetable import Timetable
@@ -94,3 +95,25 @@ def test_rather_three_folds_with_trees_than_five_without(
         assert run[0] == 5 or not five[1] or limited  # with a margin, as what is estimated may take longer
         found.add(run)
     assert found >= {(5, False), (3, True), (5, True)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "classes"),
+    [(3_000, 1_000, 0), (3_000, 700, 3), (3_000, 1_000, 4), (3_000, 2_000, 4), (5_000, 1_000, 5), (1_000, 1_000, 8)],
+)
+def test_wide_tables_have_time_for_trees_in_three_folds(rows: int, columns: int, classes: int) -> None:
+    """Also of several classes, however dear their linear models."""
+    mixed, train = data(300, classes), TrainConfig(preset="quick", folds=3)
+    numbers, categories = columns * 11 // 15, columns * 4 // 15
+    sizes = Sizes(
+        rows=rows * 85 // 100,
+        test=rows * 15 // 100,
+        folds=3,
+        numeric=numbers,
+        categories=categories,
+        levels=27 * categories,
+        widest=300,
+        classes=classes,
+        columns=columns,
+    )
+    assert planning._has_time_for_trees(plan_for(mixed, train), sizes, train, None)

@@ -122,6 +122,17 @@ def test_columns_may_have_the_names_of_anything_in_the_file() -> None:
     assert_agrees(predictor, exported(predictor), frame, most=1e-9)
 
 
+@pytest.mark.parametrize(("task", "knots"), [("multiclass", 1), ("regression", 3)])
+def test_linear_models_of_more_columns_than_rows(task: str, knots: int) -> None:
+    """Those of classes bend each number only once."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(150, 210)), columns=[f"x{number}" for number in range(210)])
+    frame["y"] = frame["x0"] + 0.1 * rng.normal(size=150)
+    predictor = blend_of(frame, [Linear()], roles={}, task=task)
+    assert {len(fold.models["linear, table"].state()[0]["knots"]) for fold in predictor.folds} == {knots}
+    assert_agrees(predictor, exported(predictor), frame, most=1e-9)
+
+
 def test_dates_of_any_time() -> None:
     rng = np.random.default_rng(0)
     frame = wide_table()[["day", "moment", "x", "y"]]

@@ -150,7 +150,7 @@ def _promise(model: Model, models: Sequence[Model]) -> float:
         case KernelRidge() if looks(model.sees):  # the best of the cheap models of photos
             return 3.0 * matters
         case KernelRidge():  # of a large or wide table it learns less than trees and networks
-            return 0.6 * matters
+            return 0.4 * matters
         case Network():
             return matters
         case _:
@@ -179,6 +179,8 @@ def _shortened(model: Model, s: Sizes, seconds: float) -> tuple[Model, str] | No
             tries += _fewer_trees(
                 single, int(most * share), most, f"{_ONE_SETTING}, {_ONE_FOLD}" if cheaper else _ONE_FOLD
             )
+        if not cheaper and most > _FEWEST_TREES:
+            tries += _fewer_trees(single, max(int(0.15 * most), _FEWEST_TREES), most, _ONE_FOLD)
     elif isinstance(model, KernelRidge):
         most = model.kept(s.fit)
         for kept in _KEPT:

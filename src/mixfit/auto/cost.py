@@ -16,7 +16,7 @@ from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.scores import MOST_ROWS
 from mixfit.models.kernels import EXACT_ROWS, KernelRidge
-from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear
+from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear, knot_count
 from mixfit.models.model import AXES_ROWS, Model, Sees, is_of_all_rows, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
@@ -30,7 +30,6 @@ Work = dict[str, int | float]
 """Numbers of operations by kind; those that grow with the data in millions."""
 _MILLION = 1e6
 _COMPONENTS = 60  # of the photos, in linear models
-_TERMS = 4  # columns of the design matrix for each number: the number and three knots
 _DOUBLE = 8  # bytes
 _GROWN = 0.5  # share of the largest number of trees until early stopping
 _BINS = 255  # of a column of boosted trees, each of at least three rows
@@ -199,8 +198,13 @@ def model_work(model: Model, s: Sizes) -> Work:
 
 def design_columns(sees: Sees, s: Sizes) -> int:
     """Columns of the design matrix of a linear model."""
-    table = _TERMS * s.numeric + s.levels if "table" in sees else 0
+    table = _terms(s) * s.numeric + s.levels if "table" in sees else 0
     return table + _text(sees, s) + (min(_COMPONENTS, s.features) + 1) * looks(sees)
+
+
+def _terms(s: Sizes) -> int:
+    """Columns of the design matrix for each number: the number and its knots."""
+    return 1 + knot_count(s.fit, s.numeric, s.levels - s.categories, classes=s.classes > 0)
 
 
 def _text(sees: Sees, s: Sizes) -> int:
@@ -209,7 +213,7 @@ def _text(sees: Sees, s: Sizes) -> int:
 
 def _entries(sees: Sees, s: Sizes) -> int:
     """Entries of a row of the design matrix that are not 0."""
-    table = _TERMS * s.numeric + s.categories if "table" in sees else 0
+    table = _terms(s) * s.numeric + s.categories if "table" in sees else 0
     return table + _text(sees, s) + (min(_COMPONENTS, s.features) + 1) * looks(sees)
 
 
@@ -218,7 +222,7 @@ def _linear(sees: Sees, s: Sizes) -> Work:
     if width > WIDE:
         entries = n * _entries(sees, s) / _MILLION
         if s.classes:
-            return {"logistic sparse": entries * s.outputs, "linear": 1}
+            return {"logistic sparse": entries * s.outputs**0.5, "linear": 1}
         dense = min(TOGETHER, _entries(sees, s) - s.categories * ("table" in sees))
         block = 2 * n * dense**2 + 2 * dense**3  # two products, and a factor for each penalty
         return {"ridge sparse": entries, "ridge block": block / _MILLION, "linear": 1}

@@ -21,7 +21,7 @@ SECONDS: dict[str, float] = {
     "linear": 0.00443,
     "linear predict": 0.0217,
     "logistic": 0.337,
-    "logistic sparse": 0.0908,
+    "logistic sparse": 0.15,
     "network batches": 0,
     "network bins": 0.9,
     "network categories": 3.61e-05,

@@ -53,6 +53,7 @@ _TOLERANCE, _ROUGH, _STEPS = 1e-5, 1e-3, 300
 the most steps."""
 TOGETHER, _FILLED = 500, 0.05
 """Columns that are solved together: at most so many, in which more than this share of the rows is not 0."""
+_QUARTILES = (0.25, 0.5, 0.75)
 _ROUNDING = 1e-12  # of the largest eigenvalue
 _LEFT_OUT_ROWS, _BLOCK = 20_000, 4_000
 """Number of rows that are left out to choose the penalty of a ridge regression, if there are more; and rows at once."""
@@ -169,7 +170,9 @@ class Linear:
         if rows.layout.ordered:
             return fit_steps(self, rows, truth, weight, seed)
         encoded, layout = rows.encoded, rows.layout
-        knots = find_knots(encoded.numeric, weight)
+        levels = sum(layout.cardinalities) - len(layout.cardinalities)
+        bends = knot_count(len(encoded), encoded.numeric.shape[1], levels, classes=bool(layout.classes))
+        knots = find_knots(encoded.numeric, weight, bends)
         count = COMPONENTS if self.sees & {"table", "text"} else COMPONENTS_ALONE
         components = rows.components(count, weight, seed) if "photos" in self.sees else None
         design = Design(
@@ -237,13 +240,21 @@ class FittedLinear:
         return self.model.arrays("model.") | components | {"knots": self.knots}, {}
 
 
+def knot_count(rows: int, numeric: int, levels: int, *, classes: bool) -> int:
+    """Number of knots of each number: one where classes are told apart by more columns of numbers than there are rows,
+    as three are then no better and take three times as long (docs/LOG.md), else three."""
+    width = numeric * (1 + len(_QUARTILES))
+    return 1 if classes and width + levels > WIDE and width > rows else len(_QUARTILES)
+
+
 def find_knots(
-    numeric: Float32[np.ndarray, "rows numeric"], weight: np.ndarray | None = None
-) -> Float[np.ndarray, "3 numeric"]:
-    """Knots of the piecewise-linear effects: the weighted quartiles of the training rows."""
+    numeric: Float32[np.ndarray, "rows numeric"], weight: np.ndarray | None = None, count: int = 3
+) -> Float[np.ndarray, "knots numeric"]:
+    """Knots of the piecewise-linear effects: the weighted quartiles of the training rows, or only their median."""
+    shares = _QUARTILES if count == len(_QUARTILES) else _QUARTILES[1:2]
     if not len(numeric):
-        return np.zeros((3, numeric.shape[1]))
-    return weighted_quantile(numeric, (0.25, 0.5, 0.75), weight)
+        return np.zeros((len(shares), numeric.shape[1]))
+    return weighted_quantile(numeric, shares, weight)
 
 
 def design_width(
@@ -257,7 +268,7 @@ def design_width(
 def design_matrix(
     rows: EncodedRows,
     cardinalities: tuple[int, ...],
-    knots: Float[np.ndarray, "3 numeric"],
+    knots: Float[np.ndarray, "knots numeric"],
     components: Float[np.ndarray, "rows components"] | None = None,
     *,
     table: bool = True,
@@ -297,7 +308,7 @@ class Design:
 
     rows: EncodedRows
     cardinalities: tuple[int, ...]
-    knots: Float[np.ndarray, "3 numeric"]
+    knots: Float[np.ndarray, "knots numeric"]
     components: Components | None
     table: bool
     text: bool
