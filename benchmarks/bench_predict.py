@@ -7,11 +7,16 @@ table is a Parquet file, or with "csv" or "csv.gz" a text file.
 With "quick": seconds of the processor by stage for a run of the preset quick on 3,000 rows x 30 columns, the table of
 bench_growth.py, and how far kernel ridge, which is summed in blocks, is from the plain sum; with "refit" for a run that
 was fitted again on all rows, so that one model predicts in place of five.
+With "latency": of the default run of ``houses``, seconds of the processor of ``Predictor.load`` in a new process, with
+PyTorch's import, of one row with four photos in it, the first time and the median of ten, and of ``mixfit predict``.
 Run: python benchmarks/bench_predict.py [csv|csv.gz] [ROWS]
-     python benchmarks/bench_predict.py quick|refit [ROWS]"""
+     python benchmarks/bench_predict.py quick|refit [ROWS]
+     MIXFIT_DATA=... python benchmarks/bench_predict.py latency [quick|balanced]"""
 
 import gzip
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -114,6 +119,47 @@ def measure_quick(rows: int, *, refit: bool) -> None:
     print(f"kernel ridge apart from the plain sum, relative: {found:.1e}")
 
 
+LOADED = """
+import sys, time
+from pathlib import Path
+import pandas as pd
+from mixfit import Predictor
+predictor = Predictor.load(sys.argv[1])
+print(time.process_time())
+row = pd.read_csv(sys.argv[2])
+for _ in range(11):
+    started = time.process_time()
+    predictor.predict(row, images=sys.argv[3])
+    print(time.process_time() - started)
+"""
+COMMAND = "import sys; from mixfit.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def measure_latency(preset: str) -> None:
+    """Train a run of houses, and use it for one row in new processes."""
+    photos = Path(os.environ["MIXFIT_DATA"]) / "houses"
+    with tempfile.TemporaryDirectory() as name:
+        folder, row = Path(name), Path(name) / "row.csv"
+        settings = ["--preset", preset, "--ignore", "split", "--out", str(folder / "runs")]
+        train = ["train", str(photos / "table.csv"), "--target", "price", "--images", str(photos), *settings]
+        subprocess.run([sys.executable, "-c", COMMAND, *train], check=True, stdout=subprocess.DEVNULL)
+        (run,) = (folder / "runs").iterdir()
+        row.write_text("".join((photos / "table.csv").open().readlines()[:2]))
+        for _ in range(3):
+            loaded = [sys.executable, "-c", LOADED, str(run), str(row), str(photos)]
+            seconds = subprocess.run(loaded, check=True, capture_output=True, text=True).stdout.split()
+            load, first, *others = map(float, seconds)
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            predict = ["predict", str(run), str(row), "--images", str(photos), "--out", str(folder / "o.csv")]
+            subprocess.run([sys.executable, "-c", COMMAND, *predict], check=True, stdout=subprocess.DEVNULL)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(
+                f"load {load:.2f} s, one row with four photos {first:.2f} s the first time, then "
+                f"{statistics.median(others):.3f} s, mixfit predict of it {whole:.2f} s"
+            )
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -127,6 +173,8 @@ def main() -> None:
         return measure(run, table, out, whole=out.stem == "whole")
     if sys.argv[1:2] in (["quick"], ["refit"]):
         return measure_quick(int(sys.argv[2]) if sys.argv[2:] else 100_000, refit=sys.argv[1] == "refit")
+    if sys.argv[1:2] == ["latency"]:
+        return measure_latency(*sys.argv[2:3] or ["quick"])
     kind = sys.argv.pop(1) if sys.argv[1:2] in (["csv"], ["csv.gz"]) else "parquet"
     rows = int(sys.argv[1]) if sys.argv[1:] else ROWS
     print(f"mixfit {version('mixfit')}, pyarrow {pa.__version__}, numpy {np.__version__}, one thread")
