@@ -1,11 +1,12 @@
-"""Processor time of ``mixfit.fit`` with the preset quick by stage, and how it grows with rows, columns and levels.
+"""Processor time of ``mixfit.fit`` with the preset quick by stage, and how it grows with rows, columns, levels, classes
+and photos.
 
-The made table has numbers with a nonlinear effect, categories and dates, without photos. Along each axis it is measured
-at n, 2n and 4n, each in a process of its own on one thread; the exponent of a stage is the slope of the logarithm of
-its seconds between n and 4n (1 = in proportion). The error is the mean squared error of the saved model on 2,000 new
-rows, relative to the variance of the target, or for classes, which are fifths and the like of it, the log loss; for
-comparison with another version, take the same seed and rows.
-Run: python benchmarks/bench_growth.py [rows=3000] [columns=30] [levels=300] [classes=4] [seed=0]
+The made table has numbers with a nonlinear effect, categories and dates; with "photos" so many photos, which all rows
+share equally. Along each axis it is measured at n, 2n, 4n and 8n, each in a process of its own on one thread; the
+exponent of a stage is the slope of the logarithm of its seconds between n and 8n (1 = in proportion). The error is the
+mean squared error of the saved model on 2,000 new rows, relative to the variance of the target, or for classes, which
+are fifths and the like of it, the log loss; for comparison with another version, take the same seed and rows.
+Run: python benchmarks/bench_growth.py [rows=3000] [columns=30] [levels=300] [classes=4] [photos=250] [seed=0]
      python benchmarks/bench_growth.py one rows=20000 columns=30 levels=300     (one size, every stage)
      python benchmarks/bench_growth.py one rows=100000 models=linear     (only constant and linear models)"""
 
@@ -21,14 +22,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-DEFAULTS = {"rows": 3_000, "columns": 30, "levels": 300, "seed": 0, "classes": 0}
+DEFAULTS = {"rows": 3_000, "columns": 30, "levels": 300, "seed": 0, "classes": 0, "photos": 0}
 NEW_ROWS = 2_000
+FACTORS = (1, 2, 4, 8)
+SIDE = 64  # pixels of a photo
+ROWS_WITH_PHOTOS = 250  # along the axis of photos
 STAGES = {
+    "photo copies": "mixfit.data.ties scan_photos",
+    "similar photos": "mixfit.data.ties near_duplicates",
+    "photo features": "mixfit.training.build encode_photos",
     "prepare": "mixfit.auto.recipe prepare",
     "encode folds": "mixfit.auto.blending fit_folds",
     "fit linear": "mixfit.models.linear Linear.fit",
@@ -78,6 +87,18 @@ def table(*, rows: int, columns: int, levels: int, seed: int, classes: int = 0) 
     return pd.DataFrame(frame | {"y": target})
 
 
+def add_photos(frame: pd.DataFrame, photos: int, folder: Path) -> pd.DataFrame:
+    """The table with as many photos for each row, whose colour tells of the target."""
+    place = pd.Series(frame["y"]).rank(pct=True).to_numpy()
+    rng, names = np.random.default_rng(0), dict[str, list[str]]()
+    for number in range(photos // len(frame)):
+        names[f"photo {number}"] = [f"{number}-{row}.jpg" for row in range(len(frame))]
+        for row, share in enumerate(place):
+            noise = rng.integers(0, 128, (SIDE, SIDE, 3)) + np.array([127 * share, 60, 127 * (1 - share)])
+            Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}-{row}.jpg")
+    return frame.assign(**names)
+
+
 def watch() -> tuple[Counter[str], Callable[[str, Callable[..., Any]], Callable[..., Any]]]:
     """Time every stage from now on: seconds of the processor by stage, without those of stages inside it.
 
@@ -114,7 +135,7 @@ def measure(sizes: dict[str, Any]) -> dict[str, Any]:
     from rich.console import Console
 
     from mixfit.auto.recipe import fit
-    from mixfit.config import TrainConfig
+    from mixfit.config import DataConfig, TrainConfig
 
     torch.set_num_threads(1)
     planning: Any = import_module("mixfit.auto.planning")
@@ -128,14 +149,21 @@ def measure(sizes: dict[str, Any]) -> dict[str, Any]:
 
         planning.plan_for = plan
     seconds, timed = watch()
+    photos = sizes.pop("photos")
     frame, new = table(**sizes), table(**sizes | {"rows": NEW_ROWS, "seed": sizes["seed"] + 1_000})
     with tempfile.TemporaryDirectory() as folder:
+        # New rows have no photos: their features are a stage of their own.
+        given: dict[str, Any] = {"images": folder, "data": DataConfig(cache=Path(folder, "cache"))} if photos else {}
+        if photos:
+            frame = add_photos(frame, photos, Path(folder))
+            new = new.assign(**dict.fromkeys((name for name in frame if name.startswith("photo ")), ""))
+        settings = TrainConfig(preset="quick")
         run = timed("besides", fit)(
-            frame, target="y", out=folder, train=TrainConfig(preset="quick"), console=Console(quiet=True)
+            frame, target="y", out=f"{folder}/runs", train=settings, console=Console(quiet=True), **given
         )
         total, peak = sum(seconds.values()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         started = time.process_time()
-        found = run.predictor.predict(new)
+        found = run.predictor.predict(new, images=folder if photos else None)
         seconds["predict new rows"] = time.process_time() - started
     error = error_of(found, new["y"])
     return {"seconds": dict(seconds), "total": total, "peak": peak, "error": error, "shares": run.predictor.shares}
@@ -159,9 +187,9 @@ def in_process(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_growth(axis: str, sizes: dict[str, Any]) -> None:
-    """The seconds of each stage at n, 2n and 4n, and the exponent."""
-    every = [in_process(sizes | {axis: sizes[axis] * factor}) for factor in (1, 2, 4)]
-    said = "".join(f"{sizes[axis] * factor:>12,}" for factor in (1, 2, 4))
+    """The seconds of each stage at n, 2n, 4n and 8n, and the exponent."""
+    every = [in_process(sizes | {axis: sizes[axis] * factor}) for factor in FACTORS]
+    said = "".join(f"{sizes[axis] * factor:>12,}" for factor in FACTORS)
     print(f"{axis:<22}{said}{'exponent':>10}")
     stages = sorted({stage for one in every for stage in one["seconds"]}, key=lambda s: -every[-1]["seconds"].get(s, 0))
     for stage in stages:
@@ -172,9 +200,11 @@ def print_growth(axis: str, sizes: dict[str, Any]) -> None:
 
 
 def print_line(stage: str, seconds: list[float]) -> None:
-    """One stage at three sizes."""
+    """One stage at all sizes."""
     if max(seconds) >= 0.05:
-        slope = f"{math.log(seconds[-1] / seconds[0], 4):10.2f}" if seconds[0] >= 0.05 and seconds[-1] > 0 else ""
+        slope = (
+            f"{math.log(seconds[-1] / seconds[0], FACTORS[-1]):10.2f}" if seconds[0] >= 0.05 and seconds[-1] > 0 else ""
+        )
         print(f"{stage:<22}" + "".join(f"{one:>12.2f}" for one in seconds) + slope)
 
 
@@ -195,9 +225,11 @@ def main(args: list[str]) -> None:
         print(f"{'all':<22}{found['total']:>12.2f}\npeak memory, MB       {found['peak'] / 1e6:>12,.0f}")
         print(f"error {found['error']:.4f}, shares {found['shares']}")
         return
-    for axis in axes or ["rows", "columns", "levels"]:
+    given = {"classes": 4, "photos": ROWS_WITH_PHOTOS} | given
+    for axis in axes or ["rows", "columns", "levels", "classes", "photos"]:
         shared = {name: sizes[name] for name in ("seed", "models") if name in sizes}
-        print_growth(axis, DEFAULTS | shared | {axis: given.get(axis, DEFAULTS[axis])})
+        few = {"rows": ROWS_WITH_PHOTOS} if axis == "photos" else {}
+        print_growth(axis, DEFAULTS | shared | few | {axis: given.get(axis, DEFAULTS[axis])})
 
 
 if __name__ == "__main__":
