@@ -12,6 +12,7 @@ Run: python benchmarks/bench_growth.py [rows=3000] [columns=30] [levels=300] [cl
 
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -181,7 +182,8 @@ def error_of(found: pd.DataFrame, truth: pd.Series) -> float:
 def in_process(sizes: dict[str, Any]) -> dict[str, Any]:
     """``measure`` in a new process."""
     called = [sys.executable, __file__, "--measure", json.dumps(sizes)]
-    text = subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True).stdout
+    one = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # NumPy's own threads, too
+    text = subprocess.run(called, check=True, stdout=subprocess.PIPE, text=True, env=one).stdout
     found: dict[str, Any] = json.loads(text.splitlines()[-1])
     return found
 
