@@ -106,7 +106,7 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
         if not rest:
             break
         longer = [one for one in rest if one.name not in shortest]
-        worst = max(longer or rest, key=lambda one: costs[one.name] / _promise(one, models))
+        worst = max(longer or rest, key=lambda one: costs[one.name] / _promise(one, models, s))
         took = costs[worst.name]
         # A step at a time, so that the next costliest is shortened, too.
         short = _shortened(before[worst.name], s, max(took - over, _STEP * took)) if longer else None
@@ -122,7 +122,7 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
             shortened.clear()
             left_out.append(f"{worst.name}: it takes about {duration(pace * took)}, too long for {limit}")
     # The last step may have been larger than needed: what is left lengthens those of most promise for their cost.
-    for name in sorted(shortened, key=lambda one: costs[one] / _promise(before[one], models)):
+    for name in sorted(shortened, key=lambda one: costs[one] / _promise(before[one], models, s)):
         free = seconds - sum(costs.values())
         long = _shortened(before[name], s, costs[name] + free)
         found = [] if long is None else _alike(long, [before[one.name] for one in models], s)
@@ -136,8 +136,8 @@ def within(plan: Plan, s: Sizes, seconds: float, *, limit: str, least: bool = Tr
     )
 
 
-def _promise(model: Model, models: Sequence[Model]) -> float:
-    """How much a model is expected to add to a blend, by its kind and by how much it sees."""
+def _promise(model: Model, models: Sequence[Model], s: Sizes) -> float:
+    """How much a model is expected to add to a blend, by its kind, by how much it sees and by the task."""
     most = max(len(one.sees) for one in models)
     matters = 1.0 if len(model.sees) == most or model.name == TREES else 0.5
     match model:
@@ -149,8 +149,8 @@ def _promise(model: Model, models: Sequence[Model]) -> float:
             return 0.7 * matters
         case KernelRidge() if looks(model.sees):  # the best of the cheap models of photos
             return 3.0 * matters
-        case KernelRidge():  # of a large or wide table it learns less than trees and networks
-            return 0.4 * matters
+        case KernelRidge():  # of a large or wide table it learns less, most so of several classes
+            return (0.4 if s.outputs > 1 else 0.6) * matters
         case Network():
             return matters
         case _:
