@@ -89,7 +89,13 @@ def table(*, rows: int, columns: int, levels: int, seed: int, classes: int = 0) 
 
 
 def add_photos(frame: pd.DataFrame, photos: int, folder: Path) -> pd.DataFrame:
-    """The table with as many photos for each row, whose colour tells of the target."""
+    """The table with as many photos for each row, whose colour tells of the target.
+
+    Raises:
+        ValueError: the rows cannot share so many photos equally.
+    """
+    if photos % len(frame):
+        raise ValueError(f"{len(frame)} rows cannot share {photos} photos equally: give photos=N, a multiple of rows")
     place = pd.Series(frame["y"]).rank(pct=True).to_numpy()
     rng, names = np.random.default_rng(0), dict[str, list[str]]()
     for number in range(photos // len(frame)):
@@ -204,9 +210,8 @@ def print_growth(axis: str, sizes: dict[str, Any]) -> None:
 def print_line(stage: str, seconds: list[float]) -> None:
     """One stage at all sizes."""
     if max(seconds) >= 0.05:
-        slope = (
-            f"{math.log(seconds[-1] / seconds[0], FACTORS[-1]):10.2f}" if seconds[0] >= 0.05 and seconds[-1] > 0 else ""
-        )
+        known = seconds[0] >= 0.05 and seconds[-1] > 0
+        slope = f"{math.log(seconds[-1] / seconds[0], FACTORS[-1]):10.2f}" if known else ""
         print(f"{stage:<22}" + "".join(f"{one:>12.2f}" for one in seconds) + slope)
 
 

@@ -8,7 +8,8 @@ With "quick": seconds of the processor by stage for a run of the preset quick on
 bench_growth.py, and how far kernel ridge, which is summed in blocks, is from the plain sum; with "refit" for a run that
 was fitted again on all rows, so that one model predicts in place of five.
 With "latency": of the default run of ``houses``, seconds of the processor of ``Predictor.load`` in a new process, with
-PyTorch's import, of one row with four photos in it, the first time and the median of ten, and of ``mixfit predict``.
+PyTorch's import, of one row with four photos in it, the first time and the median of ten, and of ``mixfit predict``
+with an empty cache, as a new row has new photos.
 Run: python benchmarks/bench_predict.py [csv|csv.gz] [ROWS]
      python benchmarks/bench_predict.py quick|refit [ROWS]
      MIXFIT_DATA=... python benchmarks/bench_predict.py latency [quick|balanced]"""
@@ -121,7 +122,6 @@ def measure_quick(rows: int, *, refit: bool) -> None:
 
 LOADED = """
 import sys, time
-from pathlib import Path
 import pandas as pd
 from mixfit import Predictor
 predictor = Predictor.load(sys.argv[1])
@@ -142,16 +142,18 @@ def measure_latency(preset: str) -> None:
         folder, row = Path(name), Path(name) / "row.csv"
         settings = ["--preset", preset, "--ignore", "split", "--out", str(folder / "runs")]
         train = ["train", str(photos / "table.csv"), "--target", "price", "--images", str(photos), *settings]
-        subprocess.run([sys.executable, "-c", COMMAND, *train], check=True, stdout=subprocess.DEVNULL)
+        trained = os.environ | {"MIXFIT_CACHE": str(folder / "trained")}
+        subprocess.run([sys.executable, "-c", COMMAND, *train], check=True, stdout=subprocess.DEVNULL, env=trained)
         (run,) = (folder / "runs").iterdir()
         row.write_text("".join((photos / "table.csv").open().readlines()[:2]))
-        for _ in range(3):
+        for number in range(3):
+            new = os.environ | {"MIXFIT_CACHE": str(folder / f"new-{number}")}
             loaded = [sys.executable, "-c", LOADED, str(run), str(row), str(photos)]
             seconds = subprocess.run(loaded, check=True, capture_output=True, text=True).stdout.split()
             load, first, *others = map(float, seconds)
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             predict = ["predict", str(run), str(row), "--images", str(photos), "--out", str(folder / "o.csv")]
-            subprocess.run([sys.executable, "-c", COMMAND, *predict], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-c", COMMAND, *predict], check=True, stdout=subprocess.DEVNULL, env=new)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             whole = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             print(

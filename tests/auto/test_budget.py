@@ -256,3 +256,11 @@ def test_networks_that_differ_in_what_they_see_train_equally_long(share: float) 
     assert len({one.epochs(s.fit) for one in networks}) <= 1
     told = [line for line in found.shortened if line.startswith("network")]
     assert len(told) == sum(one.epochs(s.fit) < 20 for one in networks)
+
+
+@pytest.mark.parametrize("model", [Linear(), BoostedTrees()])
+def test_ordered_classes_cost_a_model_of_two_classes_for_each_step(model: Model) -> None:
+    two, ordered = replace(SIZES, classes=2), replace(SIZES, classes=7, ordered=True)
+    for work in (cost.fit_work, lambda model, s: cost.predict_work(model, s, 1_000)):
+        assert cost.seconds(work(model, ordered)) == pytest.approx(6 * cost.seconds(work(model, two)))
+    assert cost.tree_rounds(BoostedTrees(), ordered) == cost.tree_rounds(BoostedTrees(), two)

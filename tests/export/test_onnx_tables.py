@@ -124,7 +124,7 @@ def test_columns_may_have_the_names_of_anything_in_the_file() -> None:
 
 @pytest.mark.parametrize(("task", "knots"), [("multiclass", 1), ("regression", 3)])
 def test_linear_models_of_more_columns_than_rows(task: str, knots: int) -> None:
-    """Those of classes bend each number only once."""
+    """Those of classes have one knot for each number."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(150, 210)), columns=[f"x{number}" for number in range(210)])
     frame["y"] = frame["x0"] + 0.1 * rng.normal(size=150)

@@ -16,7 +16,7 @@ from mixfit.auto.cost_table import SECONDS
 from mixfit.data.load import MixedData, default_batch_size
 from mixfit.data.scores import MOST_ROWS
 from mixfit.models.kernels import EXACT_ROWS, KernelRidge
-from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear, knot_count
+from mixfit.models.linear import TOGETHER, WIDE, Constant, Linear, knot_shares
 from mixfit.models.model import AXES_ROWS, Model, Sees, is_of_all_rows, looks, reads
 from mixfit.models.network import Network, tabm_batch_size
 from mixfit.models.trees import COMPONENTS as TREE_COMPONENTS
@@ -55,6 +55,8 @@ class Sizes:
     """Most levels of one category."""
     classes: int
     """Number of classes; 0 for regression."""
+    ordered: bool = False
+    """Whether the classes have an order, so that linear models and trees fit every step between them."""
     columns: int
     """Columns of the table."""
     texts: int = 0
@@ -112,6 +114,7 @@ class Sizes:
             levels=sum(cardinalities),
             widest=max(cardinalities, default=0),
             classes=len(data.target.classes or ()),
+            ordered=data.schema.task == "ordered",
             columns=len(data.schema.columns),
             texts=len(names),
             text_width=0 if text is None else text.shape[2],
@@ -152,6 +155,8 @@ def times(work: Work, count: int | float) -> Work:
 def fit_work(model: Model, s: Sizes) -> Work:
     """The work of fitting a model on the training rows of one fold; none for a model of the user."""
     match model:
+        case Linear() | BoostedTrees() if s.ordered:
+            return times(fit_work(model, _of_step(s)), s.classes - 1)
         case Linear():
             return _linear(model.sees, s)
         case KernelRidge():
@@ -164,9 +169,16 @@ def fit_work(model: Model, s: Sizes) -> Work:
             return {}
 
 
+def _of_step(s: Sizes) -> Sizes:
+    """The sizes of one step between ordered classes, which tells two classes apart."""
+    return replace(s, classes=2, ordered=False)
+
+
 def predict_work(model: Model, s: Sizes, rows: int | float) -> Work:
     """The work of predicting some rows with the model of one fold."""
     match model:
+        case Linear() | BoostedTrees() if s.ordered:
+            return times(predict_work(model, _of_step(s), rows), s.classes - 1)
         case Linear():
             width = design_columns(model.sees, s)
             entries = _entries(model.sees, s) if width > WIDE else width
@@ -204,7 +216,7 @@ def design_columns(sees: Sees, s: Sizes) -> int:
 
 def _terms(s: Sizes) -> int:
     """Columns of the design matrix for each number: the number and its knots."""
-    return 1 + knot_count(s.fit, s.numeric, s.levels - s.categories, classes=s.classes > 0)
+    return 1 + len(knot_shares(s.fit, s.numeric, s.levels - s.categories, classes=s.classes > 0))
 
 
 def _text(sees: Sees, s: Sizes) -> int:
@@ -265,7 +277,8 @@ def _trees(model: BoostedTrees, s: Sizes) -> Work:
 
 def tree_rounds(model: BoostedTrees, s: Sizes) -> int:
     """Largest number of trees per output."""
-    return model.rounds(s.fit, _tree_columns(model.sees, s), s.outputs)
+    outputs = 1 if s.ordered else s.outputs
+    return model.rounds(s.fit, _tree_columns(model.sees, s), outputs)
 
 
 def _tree_columns(sees: Sees, s: Sizes) -> int:

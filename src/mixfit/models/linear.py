@@ -171,8 +171,8 @@ class Linear:
             return fit_steps(self, rows, truth, weight, seed)
         encoded, layout = rows.encoded, rows.layout
         levels = sum(layout.cardinalities) - len(layout.cardinalities)
-        bends = knot_count(len(encoded), encoded.numeric.shape[1], levels, classes=bool(layout.classes))
-        knots = find_knots(encoded.numeric, weight, bends)
+        shares = knot_shares(len(encoded), encoded.numeric.shape[1], levels, classes=bool(layout.classes))
+        knots = find_knots(encoded.numeric, weight, shares)
         count = COMPONENTS if self.sees & {"table", "text"} else COMPONENTS_ALONE
         components = rows.components(count, weight, seed) if "photos" in self.sees else None
         design = Design(
@@ -240,18 +240,27 @@ class FittedLinear:
         return self.model.arrays("model.") | components | {"knots": self.knots}, {}
 
 
-def knot_count(rows: int, numeric: int, levels: int, *, classes: bool) -> int:
-    """Number of knots of each number: one where classes are told apart by more columns of numbers than there are rows,
-    as three are then no better and take three times as long (docs/LOG.md), else three."""
+def knot_shares(rows: int, numeric: int, levels: int, *, classes: bool) -> tuple[float, ...]:
+    """Which quantiles of a number are its knots: the quartiles; or the median alone for classes, where the design
+    matrix is wide and numbers make more columns of it than there are training rows, as three knots are then no better
+    and take three times as long (docs/LOG.md).
+
+    Args:
+        rows: training rows.
+        numeric: numbers of a row.
+        levels: of all categories together, without level 0.
+        classes: whether the target is a class.
+    """
     width = numeric * (1 + len(_QUARTILES))
-    return 1 if classes and width + levels > WIDE and width > rows else len(_QUARTILES)
+    return (0.5,) if classes and width + levels > WIDE and width > rows else _QUARTILES
 
 
 def find_knots(
-    numeric: Float32[np.ndarray, "rows numeric"], weight: np.ndarray | None = None, count: int = 3
+    numeric: Float32[np.ndarray, "rows numeric"],
+    weight: np.ndarray | None = None,
+    shares: tuple[float, ...] = _QUARTILES,
 ) -> Float[np.ndarray, "knots numeric"]:
-    """Knots of the piecewise-linear effects: the weighted quartiles of the training rows, or only their median."""
-    shares = _QUARTILES if count == len(_QUARTILES) else _QUARTILES[1:2]
+    """Knots of the piecewise-linear effects: weighted quantiles of the training rows."""
     if not len(numeric):
         return np.zeros((len(shares), numeric.shape[1]))
     return weighted_quantile(numeric, shares, weight)
