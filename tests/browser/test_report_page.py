@@ -9,6 +9,7 @@ from in_browser import WIDER, assert_no_fault_for_screen_readers, axe, browser, 
 from report_content import CONTENTS
 
 from mixfit.auto.recipe import Run
+from mixfit.cli import main
 from mixfit.runs.report.page import write_report
 
 __all__ = ["browser"]  # a fixture
@@ -98,3 +99,16 @@ def test_a_screen_reader_finds_no_serious_fault(look: tuple[int, str], visit: Ca
     script, page = axe(), visit(*look)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert_no_fault_for_screen_readers(page, script)
+
+
+def test_table_and_photos_of_an_explanation_are_drawn_alike(browser: Any, quick_run: Run, tmp_path: Path) -> None:
+    """The two halves of the bar and their keys in the text differ in colour and length alone."""
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["explain", str(quick_run.folder), "--rows", "3", "--out", str(tmp_path)])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "explain.html").as_uri())
+    for name in (".halves span", ".key"):
+        boxes = [one.bounding_box() for one in page.locator(name).all()]
+        assert len(boxes) == 2
+        assert len({(box["y"], box["height"]) for box in boxes}) == 1
+    page.close()
