@@ -235,3 +235,20 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_photos_at_all() -> None:
     scan = scan_photos([])
     assert near_duplicates(scan)[0].shape == (0, 2)
+
+
+def test_the_same_pairs_are_found_as_by_comparing_every_pair() -> None:
+    rng = np.random.default_rng(0)
+    basic = np.stack([np.asarray(picture(seed, (duplicates.SMALL, duplicates.SMALL))) for seed in range(40)])
+    grain = rng.normal(size=(400, *basic.shape[1:])) * rng.uniform(0, 8, (400, 1, 1, 1))
+    small = np.clip(basic[rng.integers(0, 40, 400)] + grain, 0, 255).astype(np.uint8)
+    hashes = rng.integers(0, 2**12, 400).astype(np.uint64)
+    pairs, _ = near_duplicates(PhotoScan({}, np.ones(400, dtype=bool), np.arange(400), small, hashes))
+    values = small.reshape(400, -1).astype(float)
+    values -= values.mean(axis=1, keepdims=True)
+    apart = np.sqrt(((values[:, None] - values[None]) ** 2).mean(axis=2))
+    bits = np.bitwise_count(hashes[:, None] ^ hashes[None])
+    alike = (apart <= duplicates.LARGEST_DIFFERENCE) & (np.corrcoef(values) >= duplicates.LEAST_CORRELATION)
+    expected = np.argwhere(np.triu(alike & (bits <= duplicates.MOST_BITS), k=1))
+    assert 100 < len(expected) < 2_000
+    assert sorted(pairs.tolist()) == sorted(expected.tolist())

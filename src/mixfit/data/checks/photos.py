@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
+from scipy.spatial import KDTree
 
 from mixfit.console import tracked
 from mixfit.data.photos.archive import ArchivedPhoto, ArchiveError, PhotoSource
@@ -83,8 +84,9 @@ LEAST_CORRELATION = 0.985
 _FLAT = 4.0  # standard deviation of a small picture below which there is nothing to compare
 _PIXEL_BUDGET = 6e10  # pixels of a PNG, 10 to 30 ns each: 40,000 JPEGs of 12 megapixels
 _JPEG_SHARE = 1 / 8  # libjpeg decodes a large JPEG at an eighth of its size, see ``read_image``
-_MOST_DECODED = 50_000  # photos; comparing them all takes some seconds
-_BLOCK = 128  # rows of the matrix of distances at a time
+_MOST_DECODED = 50_000  # photos
+_AXES = 8  # of coarse pictures along which neighbours are searched
+_BLOCK = 128  # photos whose neighbours are searched at a time
 _CHUNK = 512  # photos or pairs at a time
 _MOST_CANDIDATES = 2_000_000
 _VALUES = 3 * SMALL**2  # in a small picture
@@ -232,8 +234,7 @@ NearPhotos = tuple[np.ndarray, tuple[str, ...]]
 def near_duplicates(scan: PhotoScan) -> NearPhotos:
     """Pairs of photos (smaller number first) that show the same picture but are not equal bytes.
 
-    Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not. All
-    pairs are compared, so the time grows with the square of the photos; ``scan_photos`` gives at most 50,000 of them.
+    Of photos with equal bytes only the first takes part; photos without structure, such as blank ones, do not.
 
     Returns:
         The pairs; and what was not looked at, one sentence each: photos that were not decoded, and pairs that were not
@@ -284,21 +285,27 @@ def _candidates(
 
     About two million pairs at most, which only photos without variety exceed. How many photos were compared with all
     others comes last."""
-    squares = (coarse**2).sum(axis=1)
-    limit = LARGEST_DIFFERENCE**2 * coarse.shape[1] + 1e-5 * squares.max(initial=0.0)  # for rounding in float32
+    if not len(coarse):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), 0
+    # Along some orthogonal axes two pictures are no further apart than in all.
+    around = (coarse - coarse.mean(axis=0)).astype(np.float64)
+    along = around @ np.linalg.eigh(around.T @ around)[1][:, -_AXES:]
+    tree = KDTree(along)
+    limit = LARGEST_DIFFERENCE * coarse.shape[1] ** 0.5 * (1 + 1e-5)  # for rounding
     found: list[np.ndarray] = [np.zeros((2, 0), dtype=np.int64)]
     total = compared = 0
     while compared < len(coarse) and total <= _MOST_CANDIDATES:
-        start = compared
-        block = coarse[start : start + _BLOCK]
-        squared = squares[start : start + _BLOCK, None] + squares[None, start:] - 2 * (block @ coarse[start:].T)
-        rows, columns = np.nonzero(squared <= limit)
+        near = tree.query_ball_point(along[compared : compared + _BLOCK], limit)
+        rows = np.repeat(np.arange(compared, compared + len(near)), [len(one) for one in near])
+        pairs = np.stack([rows, np.concatenate(near).astype(np.int64)])
+        pairs = pairs[:, pairs[1] > pairs[0]]
         # With the hashes of blank backgrounds alone, thousands of products look alike.
-        near = np.bitwise_count(hashes[start + rows] ^ hashes[start + columns]) <= MOST_BITS
-        near &= columns > rows
-        found.append(np.stack([rows[near], columns[near]]) + start)
-        total += int(near.sum())
-        compared += len(block)
+        pairs = pairs[:, np.bitwise_count(hashes[pairs[0]] ^ hashes[pairs[1]]) <= MOST_BITS]
+        parts = [pairs[:, start : start + _CHUNK] for start in range(0, pairs.shape[1], _CHUNK)]
+        parts = [part[:, np.linalg.norm(coarse[part[0]] - coarse[part[1]], axis=1) <= limit] for part in parts]
+        found += parts
+        total += sum(part.shape[1] for part in parts)
+        compared += len(near)
     left, right = np.concatenate(found, axis=1)
     return left, right, compared
 
