@@ -116,4 +116,4 @@ def test_wide_tables_of_classes_have_time_for_trees_in_three_folds(rows: int, co
         classes=classes,
         columns=columns,
     )
-    assert planning._has_time_for_trees(plan_for(mixed, train), sizes, train, None)
+    assert planning._share_of_trees(plan_for(mixed, train), sizes, train, None) > 0

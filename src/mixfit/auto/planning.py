@@ -41,6 +41,9 @@ MAY_DEPEND = "with a time limit, the result may depend on the speed and load of 
 _LARGEST_PART = 0.5
 """Largest share of the remaining time that image features, or features of texts, may take; else they are left out."""
 
+_ENOUGH_TREES = 0.2
+"""Share of their rounds from which boosted trees are worth their time; with less, or none, three folds are better."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
@@ -150,10 +153,11 @@ def plan_run(
         plan = planned(train)
         sizes = sizes_of(mixed, image, plan.folds)
     safe = None if timetable.limit is None else timetable.limit / MARGIN
-    if free_to_choose and not _has_time_for_trees(plan, sizes, train, safe):
+    share = _share_of_trees(plan, sizes, train, safe) if free_to_choose else 1.0
+    if share < _ENOUGH_TREES:
         fewer = replace(train, folds=FEWER_FOLDS)
         smaller = sizes_of(mixed, image, FEWER_FOLDS)
-        if _has_time_for_trees(planned(fewer), smaller, train, timetable.limit):
+        if _share_of_trees(planned(fewer), smaller, train, timetable.limit) > share:
             train, plan, sizes = fewer, planned(fewer), smaller
     timetable.note(cost.seconds(cost.reading_work(sizes)), timetable.last)
     photo_seconds = cost.seconds(cost.photo_pass_work(sizes)) if frozen else 0.0
@@ -217,8 +221,9 @@ def plan_run(
     )
 
 
-def _has_time_for_trees(plan: Plan, s: Sizes, train: TrainConfig, limit: float | None) -> bool:
-    """Whether a budget leaves boosted trees in the plan: by sizes alone, so that a resumed run has as many folds."""
+def _share_of_trees(plan: Plan, s: Sizes, train: TrainConfig, limit: float | None) -> float:
+    """Share of their rounds that a budget leaves boosted trees, 0 without any: by sizes alone, so that a resumed run
+    has as many folds."""
     fixed = fixed_seconds(s, len(plan.models))
     if limit is None:
         seconds = preset_seconds(train.preset, s) * (1 - EXPLAINED_SHARE) - fixed
@@ -226,7 +231,10 @@ def _has_time_for_trees(plan: Plan, s: Sizes, train: TrainConfig, limit: float |
         reading = cost.seconds(cost.reading_work(s))
         seconds = limit - reading - MARGIN * (fixed - reading)
     seconds *= s.folds / (s.folds + 1) if train.refit else 1.0
-    return any(isinstance(one, BoostedTrees) for one in within(plan, s, seconds, limit="").models)
+    trees = [one for one in within(plan, s, seconds, limit="").models if isinstance(one, BoostedTrees)]
+    return max(
+        (cost.tree_rounds(one, s) / cost.tree_rounds(BoostedTrees(sees=one.sees), s) for one in trees), default=0.0
+    )
 
 
 def _takes_scores(model: Model) -> bool:
